@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lockstep/autograd/variable.hpp"
+
+namespace lockstep {
+
+class Parameter;
+
+namespace autograd {
+
+/// Takes over where the gradients of parameters are stored and when they are final: implemented by
+/// what reduces them over ranks.
+class GradientOwner {
+ public:
+  virtual ~GradientOwner() = default;
+
+  /// A backward is about to write the first contribution to a parameter's gradient. Returns whether
+  /// it adds to what is in the storage, or replaces it.
+  virtual bool open(std::size_t index) = 0;
+  /// The gradient of the parameter has got all contributions of this backward.
+  virtual void complete(std::size_t index) = 0;
+  /// A backward that can reach a parameter of this owner is at its end, whether or not it opened
+  /// any.
+  virtual void finish() = 0;
+  /// Such a backward ended by an exception. (One that throws because its graph was used up has not
+  /// begun.)
+  virtual void abandon() noexcept = 0;
+};
+
+}  // namespace autograd
+
+/// A leaf that is trained: a handle to a value and a gradient of one shape and dtype, f32 or f64.
+/// Copies refer to the same parameter.
+class Parameter : public Variable {
+ public:
+  using Hook = std::function<void(const Parameter&)>;
+
+  Parameter() = default;
+  explicit Parameter(Tensor value);
+  /// A parameter that has a name of its own, for use without a Module.
+  Parameter(std::string name, Tensor value);
+
+  /// The name given at construction; empty for parameters that a Module names.
+  const std::string& name() const;
+
+  Tensor& mutable_value();
+  /// The gradient, to write. Makes it exist, as zeros, where there was none.
+  Tensor& mutable_grad();
+  /// Forgets the gradient, or sets it to zero where it exists and set_to_none is false.
+  void zero_grad(bool set_to_none = true);
+  void set_requires_grad(bool requires_grad);
+
+  /// Calls the hook whenever a backward has completed this parameter's local gradient (before any
+  /// reduction over ranks). Returns a number for remove_hook.
+  std::int64_t register_hook(Hook hook);
+  void remove_hook(std::int64_t handle);
+
+  /// Moves the value and the storage of the gradient into other memory; the value is copied there,
+  /// and the gradient too where it exists. From then on `owner` is told about this parameter's
+  /// gradients by `index`; nullptr ends that. Shapes and dtypes must be those of the parameter.
+  void rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner, std::size_t index);
+  /// Who owns the gradient's storage; nullptr for the parameter itself.
+  autograd::GradientOwner* gradient_owner() const;
+  /// Declares that the storage holds a gradient (or none), without touching the numbers.
+  void set_has_grad(bool has_grad);
+  /// Counts the calls of rebind: what depends on addresses is rebuilt when it changes.
+  std::uint64_t layout_epoch() const;
+};
+
+/// A parameter and the name it goes by in state dicts and messages.
+struct NamedParameter {
+  NamedParameter(std::string name, Parameter parameter);
+  /// Uses the parameter's own name; NameError where it has none.
+  NamedParameter(Parameter parameter);  // NOLINT: a named parameter is a NamedParameter
+
+  std::string name;
+  Parameter parameter;
+};
+
+}  // namespace lockstep

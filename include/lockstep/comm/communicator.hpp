@@ -1,0 +1,77 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lockstep/core/dtype.hpp"
+
+namespace lockstep {
+
+enum class ReduceOp { sum, max, min };
+
+/// A duplicate of the caller's MPI communicator, so that messages never mix with the caller's own.
+/// A handle: copies refer to the same duplicate.
+///
+/// Collective calls are made by every rank in the same order. Failures of MPI are MpiError.
+/// T is float, double, std::int64_t or std::uint8_t.
+class Communicator {
+ public:
+  /// Duplicates; collective over `communicator`.
+  explicit Communicator(MPI_Comm communicator);
+
+  int rank() const noexcept;
+  int size() const noexcept;
+  MPI_Comm handle() const noexcept;
+
+  /// Another duplicate; collective.
+  Communicator duplicate() const;
+
+  /// Frees the duplicate; collective. Without it the duplicate of the last handle that goes is kept
+  /// until MPI is finalised, since a destructor must not wait for other ranks. StateError in any
+  /// use after it.
+  void close();
+
+  /// Combines element by element over all ranks; every rank gets the result, with the same bits on
+  /// all. Collective; spans must agree in size.
+  template <class T>
+  void all_reduce(std::span<T> values, ReduceOp op = ReduceOp::sum) const;
+  template <class T>
+  T all_reduce(T value, ReduceOp op = ReduceOp::sum) const {
+    all_reduce(std::span<T>(&value, 1), op);
+    return value;
+  }
+
+  /// Copies root's values to every rank. Collective; spans must agree in size.
+  template <class T>
+  void broadcast(std::span<T> values, int root = 0) const;
+  void broadcast_bytes(void* bytes, std::size_t size, int root = 0) const;
+  /// A string of any length; on other ranks than root its contents are replaced.
+  void broadcast(std::string& text, int root = 0) const;
+
+  /// Every rank's values, in rank order, on root; nothing on the others. Collective; spans must
+  /// agree in size.
+  template <class T>
+  std::vector<T> gather(std::span<const T> values, int root = 0) const;
+  /// Every rank's text, in rank order, on root; nothing on the others. Collective.
+  std::vector<std::string> gather(const std::string& text, int root = 0) const;
+
+  void barrier() const;
+
+  /// Runs work that may fail on one rank alone, such as reading a file. Collective: where it throws
+  /// on any rank, every rank throws the exception of the lowest such rank, marked collective(),
+  /// whose message ends with "(rank R)" unless that error was collective already. `work` itself
+  /// must not call collectives that other ranks do not also reach.
+  void agree(const std::function<void()>& work) const;
+
+ private:
+  struct Duplicate;
+  std::shared_ptr<Duplicate> duplicate_;
+};
+
+}  // namespace lockstep

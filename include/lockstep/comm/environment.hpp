@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "lockstep/comm/communicator.hpp"
+
+namespace lockstep::mpi {
+
+/// Initialises MPI if nobody has, with MPI_THREAD_SERIALIZED, and finalises in its destructor what it
+/// began. Beside a host that has its own MPI_Init it does nothing.
+///
+/// A destructor that runs because an exception leaves main ends the job by MPI_Abort, if this object began
+/// MPI: the other ranks would wait for this one.
+class Environment {
+ public:
+  Environment(int& argc, char**& argv);
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  /// True where this object initialised MPI.
+  bool owns_mpi() const noexcept { return world_.has_value(); }
+
+  /// Calls a program's main function and returns its exit status. An exception becomes a line on
+  /// stderr and the status 1. Where all ranks fail, a message that they have in common is printed once,
+  /// and all return. Where others go on, which a second tells, this rank prints its message and ends the
+  /// job by MPI_Abort. If the host owns MPI, only what Error::collective() marks is handled, and anything
+  /// else passed on.
+  int run(const std::function<int()>& main) const;
+
+ private:
+  int report(const std::string& message) const;
+
+  std::optional<Communicator> world_;  // where this object began MPI
+  int exceptions_;                     // that were under way at construction
+};
+
+}  // namespace lockstep::mpi

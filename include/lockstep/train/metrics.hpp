@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace lockstep::train {
+
+using MetricValue = std::variant<std::int64_t, double, std::string>;
+
+struct Metric {
+  std::string name;
+  MetricValue value;
+
+  friend bool operator==(const Metric&, const Metric&) = default;
+};
+
+/// One line of a log: {{"step", 100}, {"loss", 0.412}, {"split", "train"}}
+using MetricRecord = std::vector<Metric>;
+
+enum class MetricsMode {
+  create,  ///< begin anew; a file that is there is replaced
+  resume,  ///< go on with the file that is there, or begin one
+};
+
+/// A file of records, for programs: the first line is {"schema": "lockstep.metrics", "version": 1},
+/// and each line after it a JSON object with a record's names in their order. JSON has no NaN and
+/// no infinity: they are written as null, and read back as NaN.
+///
+/// Each line is written at once, so that it is there whatever becomes of the program. For one rank
+/// and one thread. The file system's refusals are an Error that names the path and the reason.
+class MetricsLog {
+ public:
+  /// DataError where a file to resume is not such a log, is of another version, or is damaged. A
+  /// last line that the end of the program tore is dropped.
+  explicit MetricsLog(const std::filesystem::path& path, MetricsMode mode = MetricsMode::create);
+  ~MetricsLog();
+  MetricsLog(const MetricsLog&) = delete;
+  MetricsLog& operator=(const MetricsLog&) = delete;
+
+  /// NameError for a name that is empty or comes twice. Where it throws, the file is as it was.
+  void append(const MetricRecord& record);
+
+  /// Drops the records whose number under `key` is greater than `value`, such as the steps after
+  /// the one that was restored, by putting a new file in the place of the old one. Where it throws,
+  /// the file is as it was.
+  void keep_until(std::string_view key, double value);
+
+ private:
+  void open();
+
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+/// The records of a log, without a torn last line. Errors as those of MetricsLog on resume; a
+/// missing file is an Error.
+std::vector<MetricRecord> read_metrics(const std::filesystem::path& path);
+
+}  // namespace lockstep::train

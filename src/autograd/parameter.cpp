@@ -1,0 +1,99 @@
+#include "lockstep/autograd/parameter.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "autograd/state.hpp"
+#include "lockstep/core/error.hpp"
+
+namespace lockstep {
+
+using autograd::ParameterState;
+using autograd::VariableState;
+
+namespace {
+
+ParameterState& parameter_state(const Parameter& parameter) {
+  return *VariableState::of(parameter)->parameter;
+}
+
+}  // namespace
+
+Parameter::Parameter(Tensor value) : Parameter(std::string(), std::move(value)) {}
+
+Parameter::Parameter(std::string name, Tensor value) : Variable(std::move(value), true) {
+  if (!this->value().defined()) throw StateError("a parameter needs a defined tensor");
+  VariableState::of(*this)->parameter = std::make_unique<ParameterState>();
+  parameter_state(*this).name = std::move(name);
+}
+
+const std::string& Parameter::name() const { return parameter_state(*this).name; }
+
+Tensor& Parameter::mutable_value() { return VariableState::of(*this)->value; }
+
+Tensor& Parameter::mutable_grad() {
+  const auto& state = VariableState::of(*this);
+  if (!state->gradient.defined()) {
+    state->gradient = Tensor::empty(state->value.shape(), state->value.dtype());
+  }
+  if (!state->has_gradient) state->gradient.fill(0);
+  state->has_gradient = true;
+  return state->gradient;
+}
+
+void Parameter::zero_grad(bool set_to_none) {
+  const auto& state = VariableState::of(*this);
+  if (set_to_none) {
+    state->has_gradient = false;
+  } else if (state->has_gradient) {
+    state->gradient.fill(0);
+  }
+}
+
+void Parameter::set_requires_grad(bool requires_grad) {
+  VariableState::of(*this)->requires_grad = requires_grad;
+}
+
+std::int64_t Parameter::register_hook(Hook hook) {
+  ParameterState& state = parameter_state(*this);
+  state.hooks.emplace_back(state.next_hook, std::move(hook));
+  return state.next_hook++;
+}
+
+void Parameter::remove_hook(std::int64_t handle) {
+  std::erase_if(parameter_state(*this).hooks,
+                [handle](const auto& entry) { return entry.first == handle; });
+}
+
+void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner,
+                       std::size_t index) {
+  const auto& state = VariableState::of(*this);
+  check_same(state->value, gradient, "rebind");
+  value.copy_from(state->value);
+  if (state->has_gradient) gradient.copy_from(state->gradient);
+  state->value = std::move(value);
+  state->gradient = std::move(gradient);
+  state->parameter->owner = owner;
+  state->parameter->index = index;
+  ++state->parameter->layout_epoch;
+}
+
+autograd::GradientOwner* Parameter::gradient_owner() const { return parameter_state(*this).owner; }
+
+void Parameter::set_has_grad(bool has_grad) { VariableState::of(*this)->has_gradient = has_grad; }
+
+std::uint64_t Parameter::layout_epoch() const { return parameter_state(*this).layout_epoch; }
+
+NamedParameter::NamedParameter(std::string name, Parameter parameter)
+    : name(std::move(name)), parameter(std::move(parameter)) {}
+
+NamedParameter::NamedParameter(Parameter parameter)
+    : name(parameter.name()), parameter(std::move(parameter)) {
+  if (name.empty()) {
+    throw NameError("the parameter has no name: give it one, or pass {name, parameter}");
+  }
+}
+
+}  // namespace lockstep

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lockstep/autograd/parameter.hpp"
+#include "lockstep/autograd/variable.hpp"
+
+namespace lockstep::autograd {
+
+struct Operation {
+  ~Operation();
+
+  std::vector<std::shared_ptr<VariableState>> inputs;  // nullptr where no gradient is needed
+  Backward backward;                                   // empty once it has been used up
+};
+
+/// What only a parameter has.
+struct ParameterState {
+  std::string name;
+  std::vector<std::pair<std::int64_t, Parameter::Hook>> hooks;
+  std::int64_t next_hook = 0;
+  GradientOwner* owner = nullptr;
+  std::size_t index = 0;
+  std::uint64_t layout_epoch = 0;
+};
+
+struct VariableState : std::enable_shared_from_this<VariableState> {
+  Tensor value;
+  Tensor gradient;  // storage, kept when the gradient is unset
+  bool has_gradient = false;
+  bool gradient_aliased = false;  // storage is shared with another variable's gradient
+  bool requires_grad = false;
+  std::shared_ptr<Operation> producer;
+  std::unique_ptr<ParameterState> parameter;
+
+  // Scratch of a running backward.
+  std::int64_t pending = 0;  // contributions still to come
+  bool reached = false;      // a contribution has come
+
+  static const std::shared_ptr<VariableState>& of(const Variable& variable);
+  static Parameter wrap(std::shared_ptr<VariableState> parameter);
+};
+
+}  // namespace lockstep::autograd

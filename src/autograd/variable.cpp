@@ -1,0 +1,103 @@
+#include "lockstep/autograd/variable.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "autograd/state.hpp"
+#include "lockstep/core/error.hpp"
+
+namespace lockstep {
+
+using autograd::VariableState;
+
+Variable::Variable(Tensor value, bool requires_grad) {
+  if (requires_grad && !is_floating(value.dtype())) {
+    throw DTypeError(
+        fmt::format("only f32 and f64 can have a gradient, found {}", to_string(value.dtype())));
+  }
+  state_ = std::make_shared<VariableState>();
+  state_->value = std::move(value);
+  state_->requires_grad = requires_grad;
+}
+
+const Tensor& Variable::value() const { return VariableState::of(*this)->value; }
+
+bool Variable::requires_grad() const { return VariableState::of(*this)->requires_grad; }
+
+bool Variable::is_leaf() const { return VariableState::of(*this)->producer == nullptr; }
+
+bool Variable::has_grad() const { return VariableState::of(*this)->has_gradient; }
+
+const Tensor& Variable::grad() const {
+  const auto& state = VariableState::of(*this);
+  if (!state->has_gradient) {
+    throw StateError("the variable has no gradient: no backward has reached it since zero_grad()");
+  }
+  return state->gradient;
+}
+
+Variable Variable::detach() const { return Variable(value()); }
+
+namespace {
+
+bool& recording() {
+  thread_local bool enabled = true;
+  return enabled;
+}
+
+}  // namespace
+
+NoGrad::NoGrad() : previous_(std::exchange(recording(), false)) {}
+NoGrad::~NoGrad() { recording() = previous_; }
+
+namespace autograd {
+
+const std::shared_ptr<VariableState>& VariableState::of(const Variable& variable) {
+  if (!variable.defined()) throw StateError("the variable is undefined");
+  return variable.state_;
+}
+
+Parameter VariableState::wrap(std::shared_ptr<VariableState> parameter) {
+  Parameter handle;
+  handle.state_ = std::move(parameter);
+  return handle;
+}
+
+Variable record(Tensor value, std::vector<Variable> inputs, Backward backward) {
+  Variable result(std::move(value));
+  if (!recording()) return result;
+  auto operation = std::make_shared<Operation>();
+  operation->inputs.reserve(inputs.size());
+  bool needed = false;
+  for (const Variable& input : inputs) {
+    const auto& state = VariableState::of(input);
+    needed |= state->requires_grad;
+    operation->inputs.push_back(state->requires_grad ? state : nullptr);
+  }
+  if (!needed) return result;
+  operation->backward = std::move(backward);
+  const auto& state = VariableState::of(result);
+  state->requires_grad = true;
+  state->producer = std::move(operation);
+  return result;
+}
+
+Operation::~Operation() {
+  // A long chain of operations would destroy itself by recursion, one frame an operation: take it
+  // apart here instead.
+  std::vector<std::shared_ptr<VariableState>> doomed = std::move(inputs);
+  while (!doomed.empty()) {
+    const std::shared_ptr<VariableState> variable = std::move(doomed.back());
+    doomed.pop_back();
+    if (variable == nullptr || variable.use_count() > 1 || variable->producer == nullptr ||
+        variable->producer.use_count() > 1) {
+      continue;
+    }
+    for (auto& input : variable->producer->inputs) doomed.push_back(std::move(input));
+    variable->producer->inputs.clear();
+  }
+}
+
+}  // namespace autograd
+}  // namespace lockstep

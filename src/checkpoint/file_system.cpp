@@ -1,0 +1,84 @@
+#include "checkpoint/file_system.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "lockstep/core/error.hpp"
+
+namespace lockstep::checkpoint {
+namespace {
+
+[[noreturn]] void fail(const char* action, const std::filesystem::path& path) {
+  throw CheckpointError(fmt::format("cannot {} '{}': {}", action, path.string(),
+                                    std::generic_category().message(errno)));
+}
+
+class Descriptor {
+ public:
+  Descriptor(const char* action, const std::filesystem::path& path, int flags)
+      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+    if (descriptor_ < 0) fail(action, path);
+  }
+  ~Descriptor() { ::close(descriptor_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  operator int() const noexcept { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
+class PosixFile : public OutputFile {
+ public:
+  explicit PosixFile(const std::filesystem::path& path)
+      : path_(path), descriptor_("create", path, O_WRONLY | O_CREAT | O_TRUNC) {}
+
+  void write(const void* bytes, std::size_t size) override {
+    const char* next = static_cast<const char*>(bytes);
+    while (size > 0) {
+      constexpr std::size_t most = std::size_t{1} << 30;
+      const ssize_t written = ::write(descriptor_, next, std::min(size, most));
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail("write", path_);
+      next += written;
+      size -= static_cast<std::size_t>(written);
+    }
+  }
+
+  void sync() override {
+    if (::fsync(descriptor_) != 0) fail("sync", path_);
+  }
+
+ private:
+  std::filesystem::path path_;
+  Descriptor descriptor_;
+};
+
+class PosixFileSystem : public FileSystem {
+ public:
+  std::unique_ptr<OutputFile> create(const std::filesystem::path& path) override {
+    return std::make_unique<PosixFile>(path);
+  }
+  void rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+    if (std::rename(from.c_str(), to.c_str()) != 0) fail("replace", to);
+  }
+  void sync_folder(const std::filesystem::path& folder) override {
+    const Descriptor descriptor("open", folder, O_RDONLY | O_DIRECTORY);
+    // Some file systems cannot sync a folder, and say so by EINVAL.
+    if (::fsync(descriptor) != 0 && errno != EINVAL) fail("sync", folder);
+  }
+  void remove(const std::filesystem::path& path) noexcept override { ::unlink(path.c_str()); }
+};
+
+}  // namespace
+
+std::unique_ptr<FileSystem> posix_file_system() { return std::make_unique<PosixFileSystem>(); }
+
+}  // namespace lockstep::checkpoint

@@ -1,0 +1,137 @@
+#include "checkpoint/format.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <boost/archive/impl/basic_text_iarchive.ipp>
+#include <boost/archive/impl/text_iarchive_impl.ipp>
+#include <boost/archive/text_iarchive.hpp>
+#include <boost/archive/text_oarchive.hpp>
+#include <boost/serialization/string.hpp>
+#include <locale>
+#include <sstream>
+
+#include "lockstep/core/error.hpp"
+
+// Plain data: no class versions, no object addresses.
+BOOST_CLASS_IMPLEMENTATION(lockstep::StateRecord, boost::serialization::object_serializable)
+BOOST_CLASS_TRACKING(lockstep::StateRecord, boost::serialization::track_never)
+BOOST_CLASS_IMPLEMENTATION(lockstep::checkpoint::TensorRecord,
+                           boost::serialization::object_serializable)
+BOOST_CLASS_TRACKING(lockstep::checkpoint::TensorRecord, boost::serialization::track_never)
+BOOST_CLASS_IMPLEMENTATION(lockstep::checkpoint::Header, boost::serialization::object_serializable)
+BOOST_CLASS_TRACKING(lockstep::checkpoint::Header, boost::serialization::track_never)
+
+namespace lockstep::checkpoint {
+namespace {
+
+// Boost writes its own version first, and an older Boost refuses a newer one: this file has a
+// version.
+constexpr unsigned int archive_flags = boost::archive::no_header;
+
+// Boost takes the memory for a string before it looks whether the text has that many characters.
+class HeaderReader : public boost::archive::text_iarchive_impl<HeaderReader> {
+  using Base = boost::archive::text_iarchive_impl<HeaderReader>;
+
+ public:
+  explicit HeaderReader(std::istringstream& stream)
+      : Base(stream, archive_flags), stream_(stream) {}
+
+  using Base::load;
+  void load(std::string& text) {
+    std::uint64_t size = 0;
+    Base::load(size);
+    stream_.get();
+    if (size > static_cast<std::uint64_t>(stream_.rdbuf()->in_avail())) {
+      throw CheckpointError(fmt::format("a string of {} bytes is cut off", size));
+    }
+    text.resize(size);
+    stream_.read(text.data(), static_cast<std::streamsize>(size));
+  }
+
+ private:
+  std::istringstream& stream_;
+};
+
+}  // namespace
+
+std::string encode(const Header& header) {
+  std::ostringstream stream;
+  stream.imbue(std::locale::classic());
+  boost::archive::text_oarchive(stream, archive_flags) << header;
+  return stream.str();
+}
+
+namespace {
+
+Header parse(const std::string& text) {
+  std::istringstream stream(text);
+  stream.imbue(std::locale::classic());
+  Header header;
+  HeaderReader(stream) >> header;
+  if (!(stream >> std::ws).eof()) throw CheckpointError("something follows it");
+  return header;
+}
+
+// That the tensors lie one after the other, each as large as its shape and dtype say.
+void check_tensors(const std::vector<TensorRecord>& tensors) {
+  std::uint64_t end = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorRecord& tensor = tensors[i];
+    if (tensor.dtype > static_cast<std::uint8_t>(DType::u8)) {
+      throw CheckpointError(fmt::format("tensor {} has the unknown dtype {}", i, tensor.dtype));
+    }
+    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
+    const auto elements = static_cast<std::uint64_t>(shape.size());
+    const std::uint64_t item = item_size(static_cast<DType>(tensor.dtype));
+    if (elements > (max_data_bytes - align(end)) / item) {
+      throw CheckpointError(
+          fmt::format("tensor {} of shape {} is too large for a checkpoint", i, to_string(shape)));
+    }
+    if (tensor.bytes != elements * item || tensor.offset != align(end)) {
+      throw CheckpointError(
+          fmt::format("tensor {} of shape {}: expected {} bytes at {}, found {} at {}", i,
+                      to_string(shape), elements * item, align(end), tensor.bytes, tensor.offset));
+    }
+    end = tensor.offset + tensor.bytes;
+  }
+}
+
+}  // namespace
+
+Header decode(const std::string& text) {
+  try {
+    Header header = parse(text);
+    check_tensors(header.tensors);
+    unflatten(header.records, std::vector<Tensor>(header.tensors.size()));
+    return header;
+  } catch (const std::exception& error) {
+    throw CheckpointError(fmt::format("its header cannot be used: {}", error.what()));
+  }
+}
+
+Header make_header(const FlatState& state) {
+  Header header{.records = state.records, .tensors = {}};
+  std::uint64_t end = 0;
+  for (const Tensor& tensor : state.tensors) {
+    TensorRecord& record = header.tensors.emplace_back();
+    record.dtype = static_cast<std::uint8_t>(tensor.dtype());
+    record.shape.assign(tensor.shape().begin(), tensor.shape().end());
+    record.offset = align(end);
+    record.bytes = tensor.bytes();
+    record.checksum = XXH3_64bits(tensor.raw(), tensor.bytes());
+    end = record.offset + record.bytes;
+  }
+  return header;
+}
+
+std::vector<Tensor> allocate_tensors(const Header& header) {
+  std::vector<Tensor> tensors;
+  for (const TensorRecord& record : header.tensors) {
+    tensors.push_back(Tensor::empty(Shape(std::span<const std::int64_t>(record.shape)),
+                                    static_cast<DType>(record.dtype)));
+  }
+  return tensors;
+}
+
+}  // namespace lockstep::checkpoint

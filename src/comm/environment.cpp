@@ -1,0 +1,82 @@
+#include "lockstep/comm/environment.hpp"
+
+#include <mpi.h>
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#include "comm/check.hpp"
+
+namespace lockstep::mpi {
+
+Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_exceptions()) {
+  int initialized = 0;
+  check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
+  if (initialized) return;
+  int provided = 0;
+  check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+  world_.emplace(MPI_COMM_WORLD);
+}
+
+Environment::~Environment() {
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (!owns_mpi() || finalized) return;
+  if (std::uncaught_exceptions() > exceptions_) MPI_Abort(MPI_COMM_WORLD, 1);
+  world_.reset();
+  MPI_Finalize();
+}
+
+namespace {
+
+// Whether every rank comes here within a second.
+bool all_arrive(const Communicator& world) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibarrier(world.handle(), &request), "MPI_Ibarrier");
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  for (;;) {
+    int done = 0;
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (done) return true;
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+}  // namespace
+
+int Environment::run(const std::function<int()>& main) const {
+  try {
+    return main();
+  } catch (const Error& error) {
+    if (owns_mpi()) return report(error.what());
+    if (!error.collective()) throw;
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank == 0) std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  } catch (...) {
+    if (!owns_mpi()) throw;
+    return report(describe_current_exception().message);
+  }
+}
+
+int Environment::report(const std::string& message) const {
+  const int rank = world_->rank();
+  if (world_->size() > 1 && !all_arrive(*world_)) {
+    std::fprintf(stderr, "error on rank %d: %s\n", rank, message.c_str());
+    MPI_Abort(MPI_COMM_WORLD, 1);
+  }
+  std::string first = message;
+  world_->broadcast(first);
+  if (rank == 0) {
+    std::fprintf(stderr, "error: %s\n", message.c_str());
+  } else if (message != first) {
+    std::fprintf(stderr, "error on rank %d: %s\n", rank, message.c_str());
+  }
+  return 1;
+}
+
+}  // namespace lockstep::mpi

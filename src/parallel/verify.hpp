@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lockstep/comm/communicator.hpp"
+#include "lockstep/tensor/tensor.hpp"
+
+namespace lockstep {
+
+/// What must be the same on all ranks of one tensor.
+struct TensorSignature {
+  std::string name;
+  DType dtype;
+  Shape shape;
+};
+
+/// Throws on all ranks, naming the first difference and the ranks, unless all have the same list.
+/// Collective. `what` names the list's items: "parameter".
+void verify_signatures(const Communicator& communicator, const char* what,
+                       const std::vector<TensorSignature>& signatures);
+
+}  // namespace lockstep

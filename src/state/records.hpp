@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lockstep/state/state_dict.hpp"
+
+namespace lockstep {
+
+/// One value of a state dict as plain data. The tree is the sequence of its values in depth-first
+/// order, each followed by its children. These numbers are written to files and never change.
+struct StateRecord {
+  enum Kind : std::uint8_t {
+    boolean = 0,
+    integer = 1,
+    real = 2,
+    text = 3,
+    tensor = 4,
+    dict = 5,
+    list = 6,
+  };
+
+  std::string key;  ///< in the dict above it; empty in a list
+  std::uint8_t kind = dict;
+  /// A boolean or integer; the bits of a real; the index of a tensor; the number of children.
+  std::uint64_t number = 0;
+  std::string string;
+
+  template <class Archive>
+  void serialize(Archive& archive, unsigned int) {
+    archive& key& kind& number& string;
+  }
+};
+
+struct FlatState {
+  std::vector<StateRecord> records;
+  std::vector<Tensor> tensors;
+};
+
+/// How deep a tree may nest: a value of the outermost dict is at depth 1.
+inline constexpr int max_state_depth = 64;
+
+/// StateError, naming the entry, for an undefined tensor and for a tree that nests too deep.
+FlatState flatten(const StateDict& state);
+
+/// The tree again. StateError, saying which record, where the records are not a tree, name a tensor
+/// that is not there or not named once in order, or nest too deep.
+StateDict unflatten(const std::vector<StateRecord>& records, const std::vector<Tensor>& tensors);
+
+/// Where a record of a tree is, for messages: the keys and indices down to it, joined by '/'.
+std::string path_of(const std::vector<StateRecord>& records, std::size_t index);
+
+}  // namespace lockstep

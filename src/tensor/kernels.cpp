@@ -1,0 +1,178 @@
+#include "tensor/kernels.hpp"
+
+// Eigen's products of small matrices depend on the address of the result.
+#define EIGEN_GEMM_TO_COEFFBASED_THRESHOLD 0
+#include <Eigen/Core>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace lockstep::kernels {
+namespace {
+
+template <class T>
+constexpr std::int64_t lanes = 64 / static_cast<std::int64_t>(sizeof(T));
+
+template <class T>
+using Block = Eigen::Array<T, static_cast<int>(lanes<T>), 1>;
+
+// Applies f to blocks of 64 bytes; the last one is padded, so that every element takes the same
+// path through Eigen's packet functions, which differ from their scalar twins in the last bit.
+template <class T, class F>
+void map_blocks(std::int64_t n, const T* x, T* y, F f) {
+  Block<T> block;
+  std::int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    std::copy_n(x + i, lanes<T>, block.data());
+    block = f(block).eval();
+    std::copy_n(block.data(), lanes<T>, y + i);
+  }
+  if (i == n) return;
+  block.setZero();
+  std::copy_n(x + i, n - i, block.data());
+  block = f(block).eval();
+  std::copy_n(block.data(), n - i, y + i);
+}
+
+// Eigen's exp ends in denormal numbers, even of -infinity.
+template <class T>
+Block<T> exponential(const Block<T>& x) {
+  constexpr T lowest = (std::numeric_limits<T>::min_exponent - 1) * std::numbers::ln2_v<T>;
+  Block<T> y = x.exp();
+  for (int lane = 0; lane < y.size(); ++lane) y[lane] = x[lane] < lowest ? T{0} : y[lane];
+  return y;
+}
+
+template <class T>
+T block_sum(std::int64_t n, const T* x) {
+  std::array<T, lanes<T>> partial{};
+  std::int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
+      partial[static_cast<std::size_t>(lane)] += x[i + lane];
+    }
+  }
+  for (std::int64_t lane = 0; i + lane < n; ++lane) {
+    partial[static_cast<std::size_t>(lane)] += x[i + lane];
+  }
+  T total = 0;
+  for (const T value : partial) total += value;
+  return total;
+}
+
+template <class T>
+using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+template <class Product, class T>
+void assign_product(const Product& product, Eigen::Map<Matrix<T>> c, bool accumulate) {
+  if (accumulate) {
+    c.noalias() += product;
+  } else {
+    c.noalias() = product;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
+          std::int64_t k, const T* a, const T* b, T* c, bool accumulate) {
+  // Block sizes follow from the cache sizes, and sums from block sizes: fixed here, so that the
+  // bits do not change from one machine to the next of its kind.
+  [[maybe_unused]] static const bool pinned =
+      (Eigen::setCpuCacheSizes(32 << 10, 512 << 10, 8 << 20), true);
+  const bool ta = transpose_a == Transpose::yes;
+  const bool tb = transpose_b == Transpose::yes;
+  const Eigen::Map<const Matrix<T>> matrix_a(a, ta ? k : m, ta ? m : k);
+  const Eigen::Map<const Matrix<T>> matrix_b(b, tb ? n : k, tb ? k : n);
+  const Eigen::Map<Matrix<T>> matrix_c(c, m, n);
+  if (ta && tb) {
+    assign_product(matrix_a.transpose() * matrix_b.transpose(), matrix_c, accumulate);
+  } else if (ta) {
+    assign_product(matrix_a.transpose() * matrix_b, matrix_c, accumulate);
+  } else if (tb) {
+    assign_product(matrix_a * matrix_b.transpose(), matrix_c, accumulate);
+  } else {
+    assign_product(matrix_a * matrix_b, matrix_c, accumulate);
+  }
+}
+
+template <class T>
+void map(Unary function, std::int64_t n, const T* x, T* y) {
+  switch (function) {
+    case Unary::exp:
+      return map_blocks(n, x, y, [](const Block<T>& v) { return exponential<T>(v); });
+    case Unary::log:
+      return map_blocks(n, x, y, [](const auto& v) { return v.log(); });
+    case Unary::tanh:
+      return map_blocks(n, x, y, [](const auto& v) { return v.tanh(); });
+    case Unary::sigmoid:
+      return map_blocks(n, x, y, [](const auto& v) { return T{1} / (T{1} + (-v).exp()); });
+  }
+}
+
+template <class T>
+double sum(std::int64_t n, const T* x) {
+  constexpr std::int64_t block = 1024;
+  double total = 0;
+  for (std::int64_t i = 0; i < n; i += block) {
+    total += static_cast<double>(block_sum(std::min(block, n - i), x + i));
+  }
+  return total;
+}
+
+template <class T>
+void sum_rows(std::int64_t rows, std::int64_t columns, const T* x, T* y, bool accumulate) {
+  if (!accumulate) std::fill_n(y, columns, T{0});
+  for (std::int64_t row = 0; row < rows; ++row) add_scaled(columns, T{1}, x + row * columns, y);
+}
+
+template <class T>
+void repeat_row(std::int64_t rows, std::int64_t columns, const T* bias, T* y) {
+  for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias, columns, y + row * columns);
+}
+
+template <class T>
+void add_scaled(std::int64_t n, T factor, const T* x, T* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
+
+template <class T>
+void scale(std::int64_t n, T factor, T* x) {
+  for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+template <class T>
+double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* logits,
+                             const std::int64_t* labels, T* probabilities) {
+  double loss = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const T* x = logits + row * classes;
+    T* p = probabilities + row * classes;
+    const T largest = *std::max_element(x, x + classes);
+    map_blocks(classes, x, p, [largest](const Block<T>& v) { return exponential<T>(v - largest); });
+    const T total = static_cast<T>(sum(classes, p));
+    for (std::int64_t j = 0; j < classes; ++j) p[j] /= total;
+    loss += static_cast<double>(std::log(total) - (x[labels[row]] - largest));
+  }
+  return loss;
+}
+
+#define LOCKSTEP_INSTANTIATE(T)                                                                   \
+  template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*, \
+                        const T*, T*, bool);                                                      \
+  template void map<T>(Unary, std::int64_t, const T*, T*);                                        \
+  template double sum<T>(std::int64_t, const T*);                                                 \
+  template void sum_rows<T>(std::int64_t, std::int64_t, const T*, T*, bool);                      \
+  template void repeat_row<T>(std::int64_t, std::int64_t, const T*, T*);                          \
+  template void add_scaled<T>(std::int64_t, T, const T*, T*);                                     \
+  template void scale<T>(std::int64_t, T, T*);                                                    \
+  template double softmax_cross_entropy<T>(std::int64_t, std::int64_t, const T*,                  \
+                                           const std::int64_t*, T*);
+LOCKSTEP_INSTANTIATE(float)
+LOCKSTEP_INSTANTIATE(double)
+#undef LOCKSTEP_INSTANTIATE
+
+}  // namespace lockstep::kernels

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+
+// Numeric kernels on raw memory, for T = float and double. Results depend on sizes and values
+// alone, never on an address: reductions run in an order of their own, and transcendental functions
+// treat the last elements of a range as they treat all others.
+namespace lockstep::kernels {
+
+enum class Transpose : bool { no, yes };
+
+/// Row-major C (m × n) = op(A) · op(B) [+ C], with op(A) of m × k and op(B) of k × n. The one place
+/// where matrices are multiplied.
+template <class T>
+void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
+          std::int64_t k, const T* a, const T* b, T* c, bool accumulate);
+
+enum class Unary { exp, log, tanh, sigmoid };
+
+/// y[i] = f(x[i])
+template <class T>
+void map(Unary function, std::int64_t n, const T* x, T* y);
+
+/// Sum of x in blocks of fixed size, the blocks added up in double precision.
+template <class T>
+double sum(std::int64_t n, const T* x);
+
+/// y[j] (+)= sum over rows i of x[i][j]
+template <class T>
+void sum_rows(std::int64_t rows, std::int64_t columns, const T* x, T* y, bool accumulate);
+
+/// y[i][j] = bias[j]
+template <class T>
+void repeat_row(std::int64_t rows, std::int64_t columns, const T* bias, T* y);
+
+/// y += factor · x
+template <class T>
+void add_scaled(std::int64_t n, T factor, const T* x, T* y);
+
+/// x *= factor
+template <class T>
+void scale(std::int64_t n, T factor, T* x);
+
+/// probabilities[i] = softmax(logits[i]) for each row; returns the sum over rows of -log
+/// probabilities[i][labels[i]]. Labels must be valid.
+template <class T>
+double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* logits,
+                             const std::int64_t* labels, T* probabilities);
+
+}  // namespace lockstep::kernels

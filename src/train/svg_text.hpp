@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace lockstep::train {
+
+/// Text for the content or a quoted attribute of an XML element: markup is escaped, and what XML
+/// does not allow (control characters, bytes that are not UTF-8) becomes U+FFFD.
+std::string svg_text(std::string_view text);
+
+/// About how wide a text is in pixels, at a font size in pixels.
+double text_width(std::string_view text, double font_size);
+
+}  // namespace lockstep::train

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+// Counts what a program takes by new. Replaces the operators, so one file of a program includes it.
+
+namespace lockstep::testing {
+
+inline std::size_t& allocated_bytes() {
+  thread_local std::size_t bytes = 0;
+  return bytes;
+}
+
+// Refuses, like a machine without that memory, what no test needs.
+inline void* allocate(std::size_t size, std::size_t alignment) {
+  allocated_bytes() += size;
+  if (size > std::size_t{1} << 30) throw std::bad_alloc();
+  const std::size_t padded = (size / alignment + 1) * alignment;
+  void* memory = std::aligned_alloc(alignment, padded);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace lockstep::testing
+
+void* operator new(std::size_t size) {
+  return lockstep::testing::allocate(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return lockstep::testing::allocate(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }

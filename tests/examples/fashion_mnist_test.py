@@ -1,0 +1,299 @@
+"""The Fashion-MNIST example as its users see it: what it prints and writes, how it resumes, and what
+it says to bad input. Runs it on ten classes of generated images."""
+
+import gzip
+import json
+import pathlib
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+import report
+
+PROGRAM = sys.argv.pop()
+LAUNCH = sys.argv.pop()
+SPLITS = {"train": 200, "t10k": 60}
+
+
+def write_split(folder, split, count, labels=None):
+    """Images of which each class has two bright rows of its own, in noise."""
+    numbers = random.Random(split)
+    pixels, classes = bytearray(), bytearray()
+    for i in range(count):
+        label = i % 10
+        classes.append(label)
+        for row in range(28):
+            bright = row // 2 == label + 2
+            pixels += bytes(numbers.randrange(150, 256) if bright else numbers.randrange(60)
+                            for _ in range(28))
+    (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, count, 28, 28) + pixels)
+    classes = classes[:labels]
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, len(classes)) + classes)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else None
+
+
+class Example(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-"))
+        cls.addClassCleanup(shutil.rmtree, cls.root)
+        cls.data = cls.root / "data"
+        cls.data.mkdir()
+        for split, count in SPLITS.items():
+            write_split(cls.data, split, count)
+
+    def setUp(self):
+        self.folder = self.root / self.id().rpartition(".")[2]
+        self.folder.mkdir()
+        self.out = self.folder / "out"
+
+    def copy_data(self):
+        return pathlib.Path(shutil.copytree(self.data, self.folder / "data"))
+
+    def run_on(self, ranks, *options, out=None, data=None, batch=20):
+        """On 0 ranks, without mpirun."""
+        launch = [LAUNCH, "-n", str(ranks)] if ranks else []
+        options = ["--out", out or self.out, "--data", data or self.data, *options]
+        if "--batch" not in options:
+            options += ["--batch", batch]
+        return subprocess.run(
+            [*launch, PROGRAM, *map(str, options)],
+            capture_output=True, text=True, timeout=120, cwd=self.folder)
+
+    def train(self, ranks, *options, **paths):
+        job = self.run_on(ranks, *options, **paths)
+        self.assertEqual((job.returncode, job.stderr), (0, ""), job.stdout)
+        return job.stdout
+
+    def metrics(self, out=None):
+        lines = ((out or self.out) / "metrics.jsonl").read_text().splitlines()
+        schema, *records = map(json.loads, lines)
+        self.assertEqual(schema, {"schema": "lockstep.metrics", "version": 1})
+        return records
+
+
+class Training(Example):
+    def check_run(self, ranks, **paths):
+        output = self.train(ranks, "--epochs", 2, **paths)
+        self.assertNotRegex(output, r"[\x00-\x09\x0b-\x1f]")
+        self.assertIn(f"200 training and 60 test images, {max(ranks, 1)} rank{'s' if ranks > 1 else ''},", output)
+        accuracy = re.findall(r"^test accuracy +([\d.]+) % after epoch 2$", output, re.MULTILINE)
+        self.assertEqual(len(accuracy), 1, output)
+        self.assertGreater(float(accuracy[0]), 90, output)
+        for name in "checkpoint.lockstep", "metrics.jsonl", "curves.svg":
+            self.assertEqual(output.count(str(self.out / name)), 1, output)
+        self.assertEqual(sorted(contents(self.out)),
+                         ["checkpoint.lockstep", "curves.svg", "metrics.jsonl"])
+
+        records = self.metrics()
+        for record in records:
+            self.assertLessEqual({"split", "step", "epoch", "loss", "accuracy"}, set(record))
+        tests = [record for record in records if record["split"] == "test"]
+        self.assertEqual([record["epoch"] for record in tests], [1, 2])
+        self.assertAlmostEqual(tests[-1]["accuracy"] * 100, float(accuracy[0]), delta=0.01)
+        self.assertEqual(tests[-1]["accuracy"] * 60 % 1, 0)
+        training = [record for record in records if record["split"] == "train"]
+        self.assertEqual([record["epoch"] for record in training if record["epoch"] % 1 == 0], [1, 2])
+        self.assertLess(training[-1]["loss"], training[0]["loss"])
+
+        picture = xml.etree.ElementTree.parse(self.out / "curves.svg").getroot()
+        self.assertTrue(picture.tag.endswith("svg"))
+        self.assertIn("accuracy", "".join(picture.itertext()))
+
+    def test_without_mpirun(self):
+        self.check_run(0)
+
+    def test_on_2_ranks(self):
+        self.check_run(2)
+
+    def test_on_3_ranks_from_compressed_files(self):
+        data = self.copy_data()
+        for path in list(data.iterdir()):
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+        self.check_run(3, data=data, batch=15)
+
+    def test_with_a_last_batch_that_some_ranks_have_no_part_of(self):
+        data = self.copy_data()
+        write_split(data, "train", 61)
+        self.train(3, "--epochs", 1, data=data)
+        self.assertEqual(self.metrics()[-1]["step"], 2)
+
+    def test_help_is_printed_once(self):
+        for ranks in 0, 2:
+            job = self.run_on(ranks, "--help")
+            self.assertEqual((job.returncode, job.stderr), (0, ""))
+            for option in "--resume", "--optimizer", "--out":
+                self.assertEqual(len(re.findall(rf"^  {option}\b", job.stdout, re.MULTILINE)), 1)
+        self.assertFalse(self.out.exists())
+
+
+class Resuming(Example):
+    def test_gives_the_checkpoint_of_an_uninterrupted_run(self):
+        for ranks in 1, 2:
+            for optimizer in "sgd", "adam":
+                with self.subTest(ranks=ranks, optimizer=optimizer):
+                    whole, parts = (self.folder / f"{optimizer}{ranks}{kind}" for kind in "wp")
+                    rule = "--optimizer", optimizer
+                    self.train(ranks, *rule, "--epochs", 2, out=whole)
+                    self.train(ranks, *rule, "--epochs", 1, out=parts)
+                    first = (parts / "checkpoint.lockstep").read_bytes()
+                    output = self.train(ranks, *rule, "--epochs", 2, "--resume", out=parts)
+                    self.assertIn("resumed after epoch 1", output)
+                    last = (parts / "checkpoint.lockstep").read_bytes()
+                    self.assertNotEqual(first, last)
+                    self.assertEqual(last, (whole / "checkpoint.lockstep").read_bytes())
+                    self.assertEqual(self.metrics(parts), self.metrics(whole))
+
+    def test_on_other_numbers_of_ranks(self):
+        self.train(2, "--epochs", 1)
+        for epochs, ranks in (2, 4), (3, 1):
+            self.train(ranks, "--epochs", epochs, "--resume")
+            tests = [record for record in self.metrics() if record["split"] == "test"]
+            self.assertEqual([record["epoch"] for record in tests], list(range(1, epochs + 1)))
+            steps = [(record["step"], record["split"]) for record in self.metrics()]
+            self.assertEqual(len(steps), len(set(steps)))
+            self.assertEqual(steps, sorted(steps, key=lambda step: step[0]))
+
+    def test_drops_the_metrics_that_came_after_the_checkpoint(self):
+        self.train(1, "--epochs", 1)
+        whole = self.metrics()
+        with open(self.out / "metrics.jsonl", "a") as file:
+            file.write('{"split":"train","step":999,"epoch":5.5,"loss":1.0,"accuracy":0.5}\n{"to')
+        self.train(1, "--epochs", 1, "--resume")
+        self.assertEqual(self.metrics(), whole)
+
+    def test_of_a_finished_run_evaluates_it(self):
+        self.train(1, "--epochs", 1)
+        before = contents(self.out)
+        self.assertIn("after epoch 1", self.train(1, "--epochs", 1, "--resume"))
+        self.assertEqual(contents(self.out), before)
+
+    def test_takes_a_new_learning_rate(self):
+        self.train(1, "--epochs", 1)
+        kept = self.folder / "kept"
+        shutil.copytree(self.out, kept)
+        self.train(1, "--epochs", 2, "--resume", "--lr", 1e-5)
+        self.train(1, "--epochs", 2, "--resume", out=kept)
+        self.assertNotEqual(self.metrics(), self.metrics(kept))
+
+
+class BadInput(Example):
+    def assert_refused(self, *options, ranks=(0, 2), parts=(), **paths):
+        out = paths.get("out", self.out)
+        before = contents(out)
+        for count in ranks:
+            job = self.run_on(count, *options, **paths)
+            self.assertNotEqual(job.returncode, 0)
+            self.assertRegex(job.stderr, r"\Aerror: [^\n]+\n\Z")
+            self.assertEqual(job.stdout, "")
+            for part in parts:
+                self.assertIn(str(part), job.stderr)
+            self.assertEqual(contents(out), before)
+
+    def test_missing_data_folder(self):
+        self.assert_refused(data=self.folder / "none", parts=[self.folder / "none"])
+
+    def test_a_missing_file(self):
+        for name in "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte":
+            data = self.copy_data()
+            (data / name).unlink()
+            self.assert_refused(data=data, parts=[data / name, "no such file"], ranks=[2])
+            shutil.rmtree(data)
+
+    def test_a_truncated_compressed_file(self):
+        data = self.copy_data()
+        name = "train-images-idx3-ubyte"
+        packed = gzip.compress((data / name).read_bytes())
+        (data / name).unlink()
+        (data / f"{name}.gz").write_bytes(packed[:len(packed) // 2])
+        self.assert_refused(data=data, parts=[f"{name}.gz"])
+
+    def test_different_counts_of_images_and_labels(self):
+        data = self.copy_data()
+        write_split(data, "train", 200, labels=199)
+        self.assert_refused(data=data, parts=["200", "199", "train-labels"])
+
+    def test_images_of_another_size(self):
+        data = self.copy_data()
+        path = data / "train-images-idx3-ubyte"
+        path.write_bytes(struct.pack(">4i", 0x803, 200, 14, 28) + path.read_bytes()[16:16 + 200 * 392])
+        self.assert_refused(data=data, parts=["train", "392", "784"])
+
+    def test_no_images(self):
+        data = self.copy_data()
+        write_split(data, "t10k", 0)
+        self.assert_refused(data=data, ranks=[2])
+
+    def test_a_label_beyond_the_classes(self):
+        data = self.copy_data()
+        path = data / "train-labels-idx1-ubyte"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
+        for ranks in 0, 2:
+            job = self.run_on(ranks, data=data)
+            self.assertNotEqual(job.returncode, 0)
+            self.assertRegex(job.stderr, r"\Aerror[^\n]* label 10 [^\n]+\n\Z")
+            self.assertNotIn("checkpoint.lockstep", contents(self.out))
+
+    def test_a_checkpoint_of_another_optimizer(self):
+        self.train(1, "--epochs", 1, "--optimizer", "sgd")
+        self.assert_refused("--resume", "--epochs", 2, "--optimizer", "adam",
+                            parts=["checkpoint.lockstep", "SGD", "Adam"])
+
+    def test_a_checkpoint_of_another_seed(self):
+        self.train(1, "--epochs", 1)
+        self.assert_refused("--resume", "--epochs", 2, "--seed", 7, parts=["seed 1", "7"])
+
+    def test_a_damaged_checkpoint(self):
+        self.train(1, "--epochs", 1)
+        path = self.out / "checkpoint.lockstep"
+        whole = bytearray(path.read_bytes())
+        for damaged in whole[:-100], whole[:100000] + bytes([whole[100000] ^ 1]) + whole[100001:], b"x":
+            path.write_bytes(damaged)
+            self.assert_refused("--resume", "--epochs", 2, parts=[path, "cannot be used"], ranks=[2])
+
+    def test_a_resume_without_a_checkpoint(self):
+        self.assert_refused("--resume", parts=[self.out / "checkpoint.lockstep", "no such file"])
+        self.assertFalse(self.out.exists())
+
+    def test_an_existing_checkpoint_without_a_resume(self):
+        self.train(1, "--epochs", 1)
+        self.assert_refused("--epochs", 2, parts=[self.out / "checkpoint.lockstep", "--resume"])
+
+    def test_a_damaged_metrics_log(self):
+        self.train(1, "--epochs", 1)
+        (self.out / "metrics.jsonl").write_text("no log\n")
+        self.assert_refused("--resume", "--epochs", 2, parts=["metrics.jsonl"])
+
+    def test_options_out_of_range(self):
+        for options, part in ((("--optimizer", "lion"), "lion"), (("--turbo",), "--turbo"),
+                              (("surplus",), "surplus"), (("--batch", 0), "--batch"),
+                              (("--batch", "many"), "--batch"), (("--epochs", -1), "--epochs"),
+                              (("--epochs", 0), "--epochs"), (("--epochs", 1.5), "--epochs"),
+                              (("--lr", -0.1), "lr"), (("--lr", "nan"), "lr"), (("--lr", "inf"), "lr"),
+                              (("--lr",), "--lr"), (("--seed", -1), "--seed"),
+                              (("--optimizer", "sgd", "--momentum", -1), "momentum"),
+                              (("--batch", 201), "201"), (("--batch", 2**62), "batch")):
+            with self.subTest(options=options):
+                self.assert_refused(*options, parts=[part], ranks=[1 if "201" in part else 2])
+        self.assertFalse(self.out.exists())
+
+    def test_an_out_folder_that_cannot_be_made(self):
+        file = self.folder / "file"
+        file.write_text("precious")
+        for out in file, file / "below", pathlib.Path("/proc/lockstep"):
+            self.assert_refused(out=out, parts=[out])
+        self.assertEqual(file.read_text(), "precious")
+
+
+report.main()

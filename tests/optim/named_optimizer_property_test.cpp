@@ -1,0 +1,202 @@
+// Random parameters, groups and sequences of calls: whatever happened before, what is saved can be
+// restored to the bit, training goes on from it in the same way, and a call that fails changes
+// nothing.
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lockstep/core/error.hpp"
+#include "lockstep/optim/adam.hpp"
+#include "lockstep/optim/named_optimizer.hpp"
+#include "lockstep/optim/sgd.hpp"
+#include "lockstep/parallel/gradient_reducer.hpp"
+#include "optim/small_parameters.hpp"
+#include "testing/mpi_test.hpp"
+
+LOCKSTEP_TEST_RANKS(1, 2);
+
+namespace lockstep {
+
+using namespace testing;
+
+class Story {
+ public:
+  explicit Story(std::uint64_t seed) : key_(seed) {
+    const std::uint64_t count = 3 + below(5);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const auto extent = static_cast<std::int64_t>(1 + below(20));
+      const Shape shape = below(2) == 0 ? Shape{extent} : Shape{extent, 3};
+      const DType dtype = below(3) == 0 ? DType::f64 : DType::f32;
+      parameters_.push_back({Parameter("p" + std::to_string(i), drawn(i, shape, dtype))});
+    }
+    const double momentum = below(3) == 0 ? 0.0 : 0.9;
+    switch (below(3)) {
+      case 0:
+        rule_ = std::make_unique<optim::Adam>(optim::AdamOptions{.lr = 0.1});
+        break;
+      case 1:
+        rule_ = std::make_unique<optim::AdamW>(optim::AdamWOptions{.lr = 0.1});
+        break;
+      default:
+        rule_ = std::make_unique<optim::SGD>(
+            optim::SGDOptions{.lr = 0.1, .momentum = momentum, .dampening = 0.4});
+    }
+    next_group_ = 1 + below(count);
+    groups_ = {below(next_group_) + 1, next_group_};
+    optimizer_ = build(parameters_);
+  }
+
+  void run(int calls) {
+    for (int i = 0; i < calls; ++i) {
+      act();
+      if (::testing::Test::HasFailure()) return;
+    }
+  }
+
+ private:
+  std::uint64_t below(std::uint64_t bound) { return key_.below(bound, drawn_++); }
+  Parameter any() { return parameters_[below(parameters_.size())].parameter; }
+
+  // Parameters of a group are those up to its end that no group before has.
+  std::unique_ptr<NamedOptimizer> build(const std::vector<NamedParameter>& parameters) const {
+    std::vector<ParamGroupOptions> groups;
+    std::size_t begin = 0;
+    for (const std::uint64_t end : groups_) {
+      ParamGroupOptions group;
+      for (; begin < end; ++begin) group.params.push_back(parameters[begin].parameter);
+      if (!group.params.empty()) groups.push_back(group);
+    }
+    return std::make_unique<NamedOptimizer>(parameters, *rule_, groups);
+  }
+
+  void act() {
+    switch (below(9)) {
+      case 0:
+        return step();
+      case 1:
+        return step();
+      case 2:
+        return any().set_requires_grad(below(2) == 0);
+      case 3:
+        return add_group();
+      case 4:
+        return change_hyper_parameters();
+      case 5:
+        return reload();
+      case 6:
+        return fail();
+      case 7:
+        return move_memory();
+      default:
+        return restore_elsewhere();
+    }
+  }
+
+  void step() {
+    set_gradients(parameters_, drawn_++);
+    while (below(2) == 0) any().zero_grad();
+    optimizer_->step();
+  }
+
+  void add_group() {
+    if (next_group_ == parameters_.size()) return;
+    const std::uint64_t end = next_group_ + 1 + below(parameters_.size() - next_group_);
+    ParamGroupOptions group;
+    while (next_group_ < end) group.params.push_back(parameters_[next_group_++].parameter);
+    groups_.push_back(end);
+    optimizer_->add_param_group(group);
+  }
+
+  void change_hyper_parameters() {
+    auto& groups = optimizer_->param_groups();
+    ParamGroup& group = groups[below(groups.size())];
+    group.set({{"weight_decay", 0.01 * static_cast<double>(below(5))}, {"lr", 0.05}});
+  }
+
+  void reload() {
+    const StateDict before = snapshot(*optimizer_, parameters_);
+    const StateDict saved = optimizer_->state_dict().clone();
+    if (below(2) == 0) {
+      // Something else is there in between.
+      const std::uint64_t other = drawn_++;
+      std::vector<Tensor> values;
+      for (const NamedParameter& named : parameters_)
+        values.push_back(named.parameter.value().clone());
+      set_gradients(parameters_, other);
+      optimizer_->step();
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        parameters_[i].parameter.mutable_value().copy_from(values[i]);
+      }
+      optimizer_->restore(saved);
+    } else if (!saved.at("state").as_dict().empty()) {
+      optimizer_->load_state_dict(saved);
+    }
+    EXPECT_TRUE(bit_equal(before, snapshot(*optimizer_, parameters_)));
+  }
+
+  void fail() {
+    const StateDict before = snapshot(*optimizer_, parameters_);
+    StateDict saved = optimizer_->state_dict().clone();
+    saved["param_groups"].as_list().back().as_dict()["lr"] = -1.0;
+    EXPECT_THROW(optimizer_->restore(saved), OptionError);
+    EXPECT_THROW(optimizer_->load_state_dict(saved), Error);
+    EXPECT_THROW(optimizer_->add_param_group({.params = parameters_[0].parameter}), NameError);
+    EXPECT_THROW(optimizer_->param_groups().back().set({{"weight_decay", 0.5}, {"lr", NAN}}),
+                 OptionError);
+    saved = optimizer_->state_dict().clone();
+    StateDict& states = saved["state"].as_dict();
+    if (!states.empty()) {
+      std::prev(states.end())->second.as_dict()["surplus"] = 1;
+      EXPECT_THROW(optimizer_->restore(saved), StateError);
+      EXPECT_THROW(optimizer_->load_state_dict(saved), StateError);
+    }
+    EXPECT_TRUE(bit_equal(before, snapshot(*optimizer_, parameters_)));
+  }
+
+  void move_memory() {
+    const StateDict before = snapshot(*optimizer_, parameters_);
+    if (reducer_ != nullptr) {
+      reducer_.reset();
+    } else {
+      reducer_ = std::make_unique<GradientReducer>(parameters_, world());
+    }
+    EXPECT_TRUE(bit_equal(before, snapshot(*optimizer_, parameters_)));
+  }
+
+  // Another optimizer, of other parameters of the same values, goes on as this one does.
+  void restore_elsewhere() {
+    std::vector<NamedParameter> copies;
+    for (const auto& [name, parameter] : parameters_) {
+      copies.emplace_back(name, Parameter(parameter.value().clone()));
+      copies.back().parameter.set_requires_grad(parameter.requires_grad());
+    }
+    const std::unique_ptr<NamedOptimizer> other = build(copies);
+    other->restore(optimizer_->state_dict());
+    const std::uint64_t seed = drawn_++;
+    train(*optimizer_, parameters_, 2, seed);
+    train(*other, copies, 2, seed);
+    EXPECT_TRUE(bit_equal(snapshot(*optimizer_, parameters_), snapshot(*other, copies)));
+  }
+
+  RandomKey key_;
+  std::uint64_t drawn_ = 0;
+  std::vector<NamedParameter> parameters_;
+  std::unique_ptr<optim::UpdateRule> rule_;
+  std::vector<std::uint64_t> groups_;  // where each ends
+  std::uint64_t next_group_ = 0;       // the first parameter in no group
+  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<NamedOptimizer> optimizer_;
+};
+
+TEST(Property, any_sequence_of_calls_can_be_saved_and_failures_change_nothing) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Story(seed).run(25);
+    if (::testing::Test::HasFailure()) return;
+  }
+}
+
+}  // namespace lockstep

@@ -1,0 +1,358 @@
+#include "tensor/kernels.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "lockstep/tensor/random.hpp"
+#include "testing/mpi_test.hpp"
+
+LOCKSTEP_TEST_RANKS(1);
+
+namespace lockstep {
+
+using kernels::Transpose;
+using kernels::Unary;
+
+template <class T>
+class Kernels : public ::testing::Test {
+ protected:
+  static constexpr T infinity = std::numeric_limits<T>::infinity();
+  static constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+  static constexpr double epsilon = std::numeric_limits<T>::epsilon();
+};
+using Floating = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(Kernels, Floating);
+
+template <class T>
+std::vector<T> draw(std::int64_t n, std::uint64_t seed, double low = -1, double high = 1) {
+  std::vector<T> numbers(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = static_cast<T>(low + (high - low) * RandomKey(seed).uniform(i));
+  }
+  return numbers;
+}
+
+template <class T>
+bool same_bits(const T* a, const T* b, std::size_t n) {
+  return n == 0 || std::memcmp(a, b, n * sizeof(T)) == 0;
+}
+
+// A copy of numbers that starts `offset` elements after a 64-byte boundary.
+template <class T>
+class Shifted {
+ public:
+  Shifted(const std::vector<T>& numbers, std::size_t offset)
+      : memory_(Tensor::empty({static_cast<std::int64_t>(numbers.size() + offset)}, dtype_of<T>)),
+        begin_(memory_.data<T>() + offset) {
+    std::copy(numbers.begin(), numbers.end(), begin_);
+  }
+  T* data() { return begin_; }
+
+ private:
+  Tensor memory_;
+  T* begin_;
+};
+
+struct GemmCase {
+  Transpose ta, tb;
+  std::int64_t m, n, k;
+};
+
+std::vector<GemmCase> gemm_cases() {
+  std::vector<GemmCase> cases;
+  const std::vector<std::vector<std::int64_t>> sizes{
+      {1, 1, 1}, {1, 1, 70},   {1, 33, 20},  {33, 1, 20},   {20, 33, 1},   {2, 3, 4},
+      {7, 5, 3}, {16, 16, 16}, {17, 31, 13}, {64, 10, 128}, {5, 300, 300}, {128, 65, 600},
+      {0, 3, 2}, {3, 0, 2},    {3, 2, 0},    {0, 0, 0},     {40, 40, 0},   {3, 3, 30}};
+  for (const auto& size : sizes) {
+    for (const Transpose ta : {Transpose::no, Transpose::yes}) {
+      for (const Transpose tb : {Transpose::no, Transpose::yes}) {
+        cases.push_back({ta, tb, size[0], size[1], size[2]});
+      }
+    }
+  }
+  return cases;
+}
+
+std::ostream& operator<<(std::ostream& out, const GemmCase& c) {
+  return out << (c.ta == Transpose::yes ? "A^T " : "A ") << (c.tb == Transpose::yes ? "B^T " : "B ")
+             << "m " << c.m << " n " << c.n << " k " << c.k;
+}
+
+TYPED_TEST(Kernels, gemm_is_the_sum_of_products) {
+  using T = TypeParam;
+  for (const GemmCase& c : gemm_cases()) {
+    const std::vector<T> a = draw<T>(c.m * c.k, 1), b = draw<T>(c.k * c.n, 2);
+    const std::vector<T> before = draw<T>(c.m * c.n, 3);
+    for (const bool accumulate : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << c << " accumulate " << accumulate);
+      std::vector<T> found = before;
+      if (!accumulate) std::fill(found.begin(), found.end(), this->nan);
+      kernels::gemm(c.ta, c.tb, c.m, c.n, c.k, a.data(), b.data(), found.data(), accumulate);
+      for (std::int64_t i = 0; i < c.m; ++i) {
+        for (std::int64_t j = 0; j < c.n; ++j) {
+          const auto at = static_cast<std::size_t>(i * c.n + j);
+          double expected = accumulate ? static_cast<double>(before[at]) : 0.0;
+          for (std::int64_t l = 0; l < c.k; ++l) {
+            const std::int64_t ia = c.ta == Transpose::yes ? l * c.m + i : i * c.k + l;
+            const std::int64_t ib = c.tb == Transpose::yes ? j * c.k + l : l * c.n + j;
+            expected += static_cast<double>(a[static_cast<std::size_t>(ia)]) *
+                        static_cast<double>(b[static_cast<std::size_t>(ib)]);
+          }
+          ASSERT_NEAR(static_cast<double>(found[at]), expected,
+                      this->epsilon * static_cast<double>(c.k + 1))
+              << "row " << i << " column " << j;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Kernels, gemm_does_not_depend_on_addresses) {
+  using T = TypeParam;
+  for (const GemmCase& c : gemm_cases()) {
+    const std::vector<T> a = draw<T>(c.m * c.k, 1), b = draw<T>(c.k * c.n, 2);
+    const std::vector<T> before = draw<T>(c.m * c.n, 3);
+    for (const bool accumulate : {false, true}) {
+      Shifted<T> expected(before, 0);
+      kernels::gemm(c.ta, c.tb, c.m, c.n, c.k, Shifted<T>(a, 0).data(), Shifted<T>(b, 0).data(),
+                    expected.data(), accumulate);
+      for (const std::size_t offset : {1U, 2U, 3U, 5U, 8U}) {
+        for (int which = 0; which < 3; ++which) {
+          Shifted<T> x(a, which == 0 ? offset : 0), y(b, which == 1 ? offset : 0);
+          Shifted<T> found(before, which == 2 ? offset : 0);
+          kernels::gemm(c.ta, c.tb, c.m, c.n, c.k, x.data(), y.data(), found.data(), accumulate);
+          EXPECT_TRUE(same_bits(expected.data(), found.data(), before.size()))
+              << c << " accumulate " << accumulate << ": "
+              << "ABC"[which] << " moved by " << offset;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Kernels, gemm_lets_nan_and_infinity_through) {
+  using T = TypeParam;
+  for (const std::int64_t size : {2, 40}) {
+    std::vector<T> a = draw<T>(size * size, 1, 0.5, 1), b = draw<T>(size * size, 2, 0.5, 1);
+    std::vector<T> c(a.size());
+    a[1] = this->infinity;
+    b.back() = this->nan;
+    kernels::gemm(Transpose::no, Transpose::no, size, size, size, a.data(), b.data(), c.data(),
+                  false);
+    EXPECT_EQ(c[0], this->infinity);
+    EXPECT_TRUE(std::isnan(c[static_cast<std::size_t>(size) - 1]));
+    EXPECT_TRUE(std::isnan(c.back()));
+    EXPECT_TRUE(std::isfinite(c[static_cast<std::size_t>(size)]));
+  }
+}
+
+double reference(Unary function, double x) {
+  switch (function) {
+    case Unary::exp:
+      return std::exp(x);
+    case Unary::log:
+      return std::log(x);
+    case Unary::tanh:
+      return std::tanh(x);
+    case Unary::sigmoid:
+      return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
+  }
+  return 0;
+}
+
+constexpr Unary all_unary[] = {Unary::exp, Unary::log, Unary::tanh, Unary::sigmoid};
+
+TYPED_TEST(Kernels, map_is_accurate_to_a_few_bits) {
+  using T = TypeParam;
+  for (const Unary function : all_unary) {
+    std::vector<T> x = draw<T>(1000, 4, function == Unary::log ? 1e-6 : -20, 20);
+    for (T tiny = T{1e-3F}; tiny > std::numeric_limits<T>::min() * 4; tiny /= 10) {
+      x.push_back(tiny);
+      if (function != Unary::log) x.push_back(-tiny);
+    }
+    std::vector<T> y(x.size());
+    kernels::map(function, static_cast<std::int64_t>(x.size()), x.data(), y.data());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double expected = reference(function, static_cast<double>(x[i]));
+      const double scale =
+          function == Unary::log ? std::max(1.0, std::abs(expected)) : std::abs(expected);
+      ASSERT_NEAR(static_cast<double>(y[i]), expected, 8 * this->epsilon * scale)
+          << "function " << static_cast<int>(function) << " of " << x[i];
+    }
+  }
+}
+
+TYPED_TEST(Kernels, map_gives_an_element_the_same_bits_at_every_place) {
+  using T = TypeParam;
+  for (const Unary function : all_unary) {
+    const std::vector<T> x = draw<T>(70, 5, 0.01, 9);
+    std::vector<T> alone(x.size());
+    for (std::size_t i = 0; i < x.size(); ++i) kernels::map(function, 1, &x[i], &alone[i]);
+    for (std::size_t begin = 0; begin < 20; ++begin) {
+      for (const std::size_t n : {1U, 7U, 16U, 33U, 50U}) {
+        std::vector<T> y(n);
+        kernels::map(function, static_cast<std::int64_t>(n), x.data() + begin, y.data());
+        ASSERT_TRUE(same_bits(y.data(), alone.data() + begin, n))
+            << "function " << static_cast<int>(function) << " begin " << begin << " n " << n;
+      }
+    }
+    std::vector<T> in_place = x;
+    kernels::map(function, static_cast<std::int64_t>(x.size()), in_place.data(), in_place.data());
+    EXPECT_TRUE(same_bits(in_place.data(), alone.data(), x.size()));
+  }
+}
+
+TYPED_TEST(Kernels, map_knows_the_limits) {
+  using T = TypeParam;
+  const auto of = [](Unary function, T x) {
+    // Among finite neighbours, in the middle of a block.
+    std::vector<T> block(40, T{1});
+    block[9] = x;
+    kernels::map(function, 40, block.data(), block.data());
+    EXPECT_TRUE(std::isfinite(block[8]));
+    EXPECT_TRUE(std::isfinite(block[10]));
+    return block[9];
+  };
+  for (const Unary function : all_unary) EXPECT_TRUE(std::isnan(of(function, this->nan)));
+  const T largest = std::numeric_limits<T>::max();
+  EXPECT_EQ(of(Unary::exp, this->infinity), this->infinity);
+  EXPECT_EQ(of(Unary::exp, largest), this->infinity);
+  EXPECT_EQ(of(Unary::exp, -this->infinity), 0);
+  EXPECT_EQ(of(Unary::exp, -largest), 0);
+  EXPECT_EQ(of(Unary::exp, 0), 1);
+  EXPECT_EQ(of(Unary::log, this->infinity), this->infinity);
+  EXPECT_EQ(of(Unary::log, 0), -this->infinity);
+  EXPECT_TRUE(std::isnan(of(Unary::log, -1)));
+  EXPECT_EQ(of(Unary::log, 1), 0);
+  EXPECT_EQ(of(Unary::tanh, this->infinity), 1);
+  EXPECT_EQ(of(Unary::tanh, -this->infinity), -1);
+  EXPECT_EQ(of(Unary::sigmoid, this->infinity), 1);
+  EXPECT_EQ(of(Unary::sigmoid, -this->infinity), 0);
+  EXPECT_EQ(of(Unary::sigmoid, -largest), 0);
+  EXPECT_EQ(of(Unary::sigmoid, 0), T{0.5F});
+}
+
+TYPED_TEST(Kernels, sum_does_not_depend_on_the_address) {
+  using T = TypeParam;
+  for (const std::int64_t n : {0, 1, 15, 16, 17, 100, 1024, 1025, 5000}) {
+    const std::vector<T> x = draw<T>(n, 6);
+    const double expected = kernels::sum(n, Shifted<T>(x, 0).data());
+    for (std::size_t offset = 1; offset < 17; ++offset) {
+      const double found = kernels::sum(n, Shifted<T>(x, offset).data());
+      ASSERT_TRUE(same_bits(&found, &expected, 1)) << n << " elements moved by " << offset;
+    }
+    double exact = 0;
+    for (const T value : x) exact += static_cast<double>(value);
+    EXPECT_NEAR(expected, exact, 32 * this->epsilon * std::sqrt(static_cast<double>(n)));
+  }
+}
+
+TYPED_TEST(Kernels, sum_of_many_equal_numbers_does_not_drift) {
+  using T = TypeParam;
+  const std::int64_t n = 3'000'000;
+  const std::vector<T> x(static_cast<std::size_t>(n), T{0.1F});
+  const double expected = static_cast<double>(T{0.1F}) * static_cast<double>(n);
+  EXPECT_NEAR(kernels::sum(n, x.data()), expected, 1e-5 * expected);
+}
+
+TYPED_TEST(Kernels, sum_lets_nan_and_infinity_through) {
+  using T = TypeParam;
+  for (const std::size_t place : {0U, 9U, 1500U, 2000U}) {
+    std::vector<T> x(2001, T{1});
+    x[place] = this->infinity;
+    EXPECT_EQ(kernels::sum(2001, x.data()), static_cast<double>(this->infinity));
+    x[place] = this->nan;
+    EXPECT_TRUE(std::isnan(kernels::sum(2001, x.data())));
+  }
+}
+
+TYPED_TEST(Kernels, rows_are_summed_repeated_and_scaled) {
+  using T = TypeParam;
+  const std::vector<T> x{1, 2, 3, 4, 5, 6};
+  std::vector<T> y{10, 20, 30};
+  kernels::sum_rows(2, 3, x.data(), y.data(), true);
+  EXPECT_EQ(y, (std::vector<T>{15, 27, 39}));
+  kernels::sum_rows(2, 3, x.data(), y.data(), false);
+  EXPECT_EQ(y, (std::vector<T>{5, 7, 9}));
+  kernels::sum_rows(0, 3, x.data(), y.data(), false);
+  EXPECT_EQ(y, (std::vector<T>{0, 0, 0}));
+  std::vector<T> repeated(6);
+  kernels::repeat_row(2, 3, x.data(), repeated.data());
+  EXPECT_EQ(repeated, (std::vector<T>{1, 2, 3, 1, 2, 3}));
+  kernels::add_scaled(6, T{2}, x.data(), repeated.data());
+  EXPECT_EQ(repeated, (std::vector<T>{3, 6, 9, 9, 12, 15}));
+  kernels::scale(6, T{-1}, repeated.data());
+  EXPECT_EQ(repeated, (std::vector<T>{-3, -6, -9, -9, -12, -15}));
+}
+
+TYPED_TEST(Kernels, softmax_cross_entropy_is_that_of_the_definition) {
+  using T = TypeParam;
+  const std::int64_t rows = 5, classes = 37;
+  const std::vector<T> logits = draw<T>(rows * classes, 7, -4, 4);
+  const std::vector<std::int64_t> labels{0, 36, 7, 7, 20};
+  std::vector<T> found(logits.size());
+  const double loss =
+      kernels::softmax_cross_entropy(rows, classes, logits.data(), labels.data(), found.data());
+  double expected_loss = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto at = [&](std::int64_t j) { return static_cast<std::size_t>(row * classes + j); };
+    double total = 0;
+    for (std::int64_t j = 0; j < classes; ++j)
+      total += std::exp(static_cast<double>(logits[at(j)]));
+    for (std::int64_t j = 0; j < classes; ++j) {
+      const double expected = std::exp(static_cast<double>(logits[at(j)])) / total;
+      EXPECT_NEAR(static_cast<double>(found[at(j)]), expected, 16 * this->epsilon * expected);
+    }
+    expected_loss +=
+        std::log(total) - static_cast<double>(logits[at(labels[static_cast<std::size_t>(row)])]);
+  }
+  EXPECT_NEAR(loss, expected_loss, 16 * this->epsilon * expected_loss);
+  EXPECT_EQ(kernels::softmax_cross_entropy<T>(0, 3, nullptr, nullptr, nullptr), 0);
+}
+
+TYPED_TEST(Kernels, softmax_cross_entropy_takes_huge_logits) {
+  using T = TypeParam;
+  const T huge = std::numeric_limits<T>::max() / 4;
+  const std::vector<T> logits{huge, -huge, 0, 1000, 1000, -1000, -huge, -huge, -huge};
+  const std::vector<std::int64_t> labels{0, 1, 2};
+  std::vector<T> p(9);
+  const double loss = kernels::softmax_cross_entropy(3, 3, logits.data(), labels.data(), p.data());
+  EXPECT_NEAR(loss, std::log(2.0) + std::log(3.0), 4 * this->epsilon);
+  EXPECT_EQ(p[0], 1);
+  EXPECT_EQ(p[1], 0);
+  EXPECT_EQ(p[2], 0);
+  EXPECT_EQ(p[3], T{0.5F});
+  EXPECT_EQ(p[4], T{0.5F});
+  EXPECT_NEAR(static_cast<double>(p[8]), 1.0 / 3, this->epsilon);
+  const std::int64_t unlikely = 1;
+  EXPECT_EQ(kernels::softmax_cross_entropy(1, 3, logits.data(), &unlikely, p.data()),
+            2 * static_cast<double>(huge));
+}
+
+TYPED_TEST(Kernels, softmax_cross_entropy_of_a_masked_class_is_that_without_it) {
+  using T = TypeParam;
+  const std::vector<T> masked{1, -this->infinity, 2};
+  const std::int64_t label = 0;
+  std::vector<T> p(3);
+  const double loss = kernels::softmax_cross_entropy(1, 3, masked.data(), &label, p.data());
+  EXPECT_EQ(p[1], 0);
+  EXPECT_NEAR(loss, std::log(1 + std::exp(1.0)), 8 * this->epsilon);
+}
+
+TYPED_TEST(Kernels, softmax_cross_entropy_of_nan_is_nan) {
+  using T = TypeParam;
+  for (const std::size_t place : {0U, 1U, 39U}) {
+    std::vector<T> logits(40, T{1}), p(40);
+    logits[place] = this->nan;
+    const std::int64_t label = 5;
+    EXPECT_TRUE(std::isnan(kernels::softmax_cross_entropy(1, 40, logits.data(), &label, p.data())));
+    EXPECT_TRUE(std::isnan(p[7]));
+  }
+}
+
+}  // namespace lockstep

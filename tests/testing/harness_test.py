@@ -1,0 +1,124 @@
+"""Tests of the test main: what it reports when the tests of fixture.cpp fail."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import unittest
+
+import report
+
+PROGRAM = sys.argv.pop()
+LAUNCH = sys.argv.pop()
+# Crashes on purpose leave no core files.
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def run(names, ranks=2, deadline=60):
+    tests = ":".join(name if "." in name else f"Fixture.{name}" for name in names.split())
+    return subprocess.run(
+        [LAUNCH, "-n", str(ranks), PROGRAM, f"--gtest_filter={tests}"],
+        capture_output=True, text=True, timeout=120,
+        env={**os.environ, "LOCKSTEP_TEST_DEADLINE": str(deadline)})
+
+
+def last_line(job):
+    return job.stdout.rstrip("\n").rpartition("\n")[2]
+
+
+class Harness(unittest.TestCase):
+    def assert_ends(self, job, passed, failed, skipped, status=None):
+        output = job.stdout + job.stderr
+        self.assertEqual(
+            last_line(job), f"{passed} passed, {failed} failed, {skipped} skipped", output)
+        if status is None:
+            status = 1 if failed else 0
+        self.assertEqual(job.returncode, status, output)
+
+    def test_counts_what_passes_and_what_is_skipped(self):
+        job = run("passes passes_too skips")
+        self.assert_ends(job, 2, 0, 1)
+        self.assertIn("skip Fixture.skips (not today)", job.stdout)
+        self.assertEqual(job.stderr, "")
+
+    def test_a_failure_of_one_rank_is_a_failure_and_names_it(self):
+        job = run("passes fails_on_rank_1 passes_too")
+        self.assert_ends(job, 2, 1, 0)
+        self.assertRegex(job.stdout, r"\[rank 1\] \S*fixture\.cpp:\d+: ")
+        self.assertIn("[rank 1] first line\n[rank 1] second line\n", job.stdout)
+        self.assertNotIn("[rank 0]", job.stdout)
+
+    def test_an_exception_of_one_rank_is_a_failure(self):
+        job = run("throws_on_rank_1 passes")
+        self.assert_ends(job, 1, 1, 0)
+        self.assertRegex(job.stdout, r"\[rank 1\] .*thrown here")
+
+    def test_a_skip_of_one_rank_is_a_failure(self):
+        job = run("skips_on_rank_1 passes")
+        self.assert_ends(job, 1, 1, 0)
+        self.assertIn("skipped on some ranks only", job.stdout)
+
+    def test_failures_around_the_tests_of_a_suite_count(self):
+        job = run("BadSetUp.* BadTearDown.* passes")
+        self.assert_ends(job, 2, 3, 0)
+        self.assertRegex(job.stdout, r"\[rank 1\] in the set-up")
+        self.assertRegex(job.stdout, r"\[rank 1\] in the tear-down")
+
+    def test_a_rank_that_does_not_end_is_reported_by_all(self):
+        job = run("passes passes_too hangs_on_rank_1", deadline=4)
+        self.assert_ends(job, 2, 1, 0, status=124)
+        where = "no end after 4 s in Fixture.hangs_on_rank_1"
+        self.assertRegex(job.stderr, rf"\[rank 1\] {where}\n    at .*spin_forever")
+        self.assertIn(f"[rank 0] {where}: this rank has finished it", job.stderr)
+
+    def test_a_rank_that_leaves_early_is_reported_with_its_failure(self):
+        job = run("passes leaves_early_on_rank_1", deadline=4)
+        self.assert_ends(job, 1, 1, 0, status=124)
+        where = "no end after 4 s in Fixture.leaves_early_on_rank_1"
+        rank_0, rank_1 = sorted(re.split(r"(?=\[rank \d\] no end)", job.stderr)[1:])
+        self.assertIn(f"[rank 0] {where}\n", rank_0)
+        self.assertIn("lockstep::Communicator::barrier() const", rank_0)
+        self.assertIn(f"[rank 1] {where}: this rank has finished it and waits", rank_1)
+        self.assertIn("[rank 1] left here", rank_1)
+
+    def test_a_killed_rank_ends_the_job(self):
+        self.assertEqual(run("passes is_killed_on_rank_1").returncode, 128 + 9)
+
+    def test_a_rank_that_exits_ends_the_job(self):
+        self.assertNotEqual(run("passes exits_on_rank_1").returncode, 0)
+
+    def test_a_crash_is_reported_with_the_failures_before_it(self):
+        job = run("passes crashes_on_rank_1")
+        self.assertNotEqual(job.returncode, 0)
+        if "AddressSanitizer" not in job.stderr:
+            self.assertRegex(job.stderr, r"\[rank 1\] SIGSEGV in Fixture\.crashes_on_rank_1\n    at ")
+            self.assertIn("[rank 1] noticed before", job.stderr)
+
+    def test_an_mpi_error_that_nobody_handles_is_reported(self):
+        job = run("passes misuses_mpi_on_rank_1")
+        self.assertNotEqual(job.returncode, 0)
+        self.assertIn("MPI error that nobody handles: MPI_ERR_COMM", job.stderr)
+        self.assertIn("[rank 1] SIGABRT in Fixture.misuses_mpi_on_rank_1\n    at ", job.stderr)
+
+    def test_another_number_of_ranks_than_declared_fails(self):
+        for ranks in 1, 3:
+            job = run("passes", ranks=ranks)
+            self.assert_ends(job, 0, 1, 0, status=2)
+            self.assertIn(f"declares 2, and this run has {ranks}", job.stdout)
+
+    def test_lists_its_tests_without_mpirun(self):
+        listing = subprocess.run(
+            [PROGRAM, "--gtest_list_tests"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(listing.returncode, 0)
+        self.assertIn("  hangs_on_rank_1\n", listing.stdout)
+
+    def test_shuffles_alike_on_all_ranks(self):
+        job = subprocess.run(
+            [LAUNCH, "-n", "2", PROGRAM, "--gtest_shuffle",
+             "--gtest_filter=Fixture.passes*:Fixture.skips"],
+            capture_output=True, text=True, timeout=60)
+        self.assert_ends(job, 2, 0, 1)
+
+
+report.main()

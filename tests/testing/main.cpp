@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lockstep/comm/environment.hpp"
+#include "testing/mpi_test.hpp"
+#include "testing/watchdog.hpp"
+
+namespace lockstep::testing {
+namespace {
+
+std::vector<int>& declared_ranks() {
+  static std::vector<int> counts;
+  return counts;
+}
+
+std::optional<Communicator> test_world;
+
+// Read by the watchdog's thread.
+struct Tally {
+  std::atomic<int> passed = 0;
+  std::atomic<int> failed = 0;
+  std::atomic<int> skipped = 0;
+
+  void print() const {
+    std::printf("%d passed, %d failed, %d skipped\n", passed.load(), failed.load(), skipped.load());
+    std::fflush(stdout);
+  }
+};
+
+void print_lines(const std::string& prefix, std::string_view lines) {
+  while (!lines.empty()) {
+    const std::string_view line = lines.substr(0, lines.find('\n'));
+    std::printf("%s%.*s\n", prefix.c_str(), static_cast<int>(line.size()), line.data());
+    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+  }
+}
+
+// After each test, brings the ranks together to say which of them failed.
+class Listener : public ::testing::EmptyTestEventListener {
+ public:
+  // `control` is apart from world(), so that what a test left unreceived there does no harm here.
+  Listener(Communicator control, Watchdog& watchdog, Tally& tally)
+      : control_(control), watchdog_(watchdog), tally_(tally) {}
+
+  void OnTestSuiteStart(const ::testing::TestSuite& suite) override {
+    watchdog_.enter(suite.name());
+  }
+
+  void OnTestStart(const ::testing::TestInfo& test) override { watchdog_.enter(name_of(test)); }
+
+  void OnTestPartResult(const ::testing::TestPartResult& part) override {
+    if (meeting_ || part.passed()) return;
+    if (part.skipped()) {
+      skip_reason_ = part.message();
+      return;
+    }
+    const std::string file = part.file_name() ? part.file_name() : "exception";
+    const std::string line = part.line_number() < 0 ? "" : ":" + std::to_string(part.line_number());
+    watchdog_.add_failure(file + line + ": " + part.message() + "\n");
+  }
+
+  void OnTestEnd(const ::testing::TestInfo& test) override {
+    const bool skipped = test.result()->Skipped();
+    const Outcome outcome = meet(test.result()->Failed(), skipped);
+    const std::string time = std::to_string(test.result()->elapsed_time()) + " ms";
+    if (outcome == Outcome::failed) {
+      conclude("FAIL", name_of(test), time, tally_.failed);
+    } else if (outcome == Outcome::skipped) {
+      conclude("skip", name_of(test), skip_reason_, tally_.skipped);
+    } else {
+      conclude("ok  ", name_of(test), time, tally_.passed);
+    }
+  }
+
+  // For failures before the first and after the last test of the suite.
+  void OnTestSuiteEnd(const ::testing::TestSuite& suite) override {
+    if (meet(suite.ad_hoc_test_result().Failed(), false) == Outcome::failed) {
+      conclude("FAIL", suite.name(), "set-up or tear-down", tally_.failed);
+    }
+  }
+
+ private:
+  enum class Outcome { passed, failed, skipped };
+
+  static std::string name_of(const ::testing::TestInfo& test) {
+    return std::string(test.test_suite_name()) + "." + test.name();
+  }
+
+  Outcome meet(bool failed, bool skipped) {
+    watchdog_.wait_for_others();
+    meeting_ = true;
+    std::array<std::int64_t, 2> ranks{failed ? 1 : 0, skipped ? 1 : 0};
+    control_.all_reduce(std::span<std::int64_t>(ranks));
+    const std::vector<std::string> failures = control_.gather(watchdog_.failures());
+    for (std::size_t rank = 0; rank < failures.size(); ++rank) {
+      print_lines("[rank " + std::to_string(rank) + "] ", failures[rank]);
+    }
+    watchdog_.clear_failures();
+    const bool all_skipped = ranks[1] == control_.size();
+    if (ranks[0] == 0 && ranks[1] > 0 && !all_skipped) {
+      if (control_.rank() == 0) std::printf("skipped on some ranks only\n");
+      ranks[0] = 1;
+    }
+    if (ranks[0] > 0 && !failed) ADD_FAILURE() << "failed on another rank";
+    meeting_ = false;
+    if (ranks[0] > 0) return Outcome::failed;
+    return all_skipped ? Outcome::skipped : Outcome::passed;
+  }
+
+  void conclude(const char* outcome, const std::string& name, const std::string& remark,
+                std::atomic<int>& counter) {
+    ++counter;
+    if (control_.rank() != 0) return;
+    std::printf("%s %s (%s)\n", outcome, name.c_str(), remark.c_str());
+    std::fflush(stdout);
+  }
+
+  Communicator control_;
+  Watchdog& watchdog_;
+  Tally& tally_;
+  std::string skip_reason_;
+  bool meeting_ = false;
+};
+
+// MPI's own handler ends the job as well, but its message is lost under mpirun -q. SIGABRT is
+// reported by the watchdog. Duplicates inherit this, so that a missing MPI_ERRORS_RETURN still
+// shows.
+void abort_on_error(MPI_Comm*, int* code, ...) {
+  char text[MPI_MAX_ERROR_STRING] = "unknown error";
+  int length = 0;
+  MPI_Error_string(*code, text, &length);
+  std::fprintf(stderr, "MPI error that nobody handles: %s\n", text);
+  std::abort();
+}
+
+bool runs_on(int size) {
+  const std::vector<int>& counts = declared_ranks();
+  return std::find(counts.begin(), counts.end(), size) != counts.end();
+}
+
+int run_tests(int& argc, char**& argv) {
+  Tally tally;
+  int rank = 0;
+  Watchdog watchdog([&] {
+    ++tally.failed;
+    if (rank == 0) tally.print();
+  });
+  const mpi::Environment mpi(argc, argv);
+  MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
+  MPI_Comm_create_errhandler(abort_on_error, &handler);
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, handler);
+  MPI_Errhandler_free(&handler);
+  test_world.emplace(MPI_COMM_WORLD);
+  Communicator control(MPI_COMM_WORLD);
+  rank = control.rank();
+  watchdog.set_rank(rank);
+  if (!runs_on(control.size())) {
+    if (rank != 0) return 2;
+    std::string counts;
+    for (const int count : declared_ranks()) counts += " " + std::to_string(count);
+    std::printf("LOCKSTEP_TEST_RANKS declares%s, and this run has %d\n",
+                counts.empty() ? " nothing" : counts.c_str(), control.size());
+    ++tally.failed;
+    tally.print();
+    return 2;
+  }
+
+  if (GTEST_FLAG_GET(shuffle) && GTEST_FLAG_GET(random_seed) == 0) {
+    // The framework would take the time, which differs by rank.
+    const std::int64_t time = control.all_reduce(std::int64_t{std::time(nullptr)}, ReduceOp::max);
+    GTEST_FLAG_SET(random_seed, static_cast<std::int32_t>(time % 99999 + 1));
+    if (rank == 0) std::printf("--gtest_random_seed=%d\n", GTEST_FLAG_GET(random_seed));
+  }
+  ::testing::TestEventListeners& listeners = ::testing::UnitTest::GetInstance()->listeners();
+  delete listeners.Release(listeners.default_result_printer());
+  listeners.Append(new Listener(control, watchdog, tally));
+  std::int64_t status = RUN_ALL_TESTS();
+
+  watchdog.enter_other("the end of the program");
+  status = control.all_reduce(status, ReduceOp::max);
+  if (status != 0 && tally.failed == 0) ++tally.failed;
+  if (rank == 0) tally.print();
+  control.close();
+  test_world->close();
+  return static_cast<int>(status);
+}
+
+}  // namespace
+
+DeclaredRanks::DeclaredRanks(std::initializer_list<int> counts) { declared_ranks() = counts; }
+
+const Communicator& world() { return test_world.value(); }
+
+}  // namespace lockstep::testing
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (GTEST_FLAG_GET(list_tests)) return RUN_ALL_TESTS();
+  return lockstep::testing::run_tests(argc, argv);
+}

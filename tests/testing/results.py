@@ -1,0 +1,66 @@
+"""Reads what meson knows of tests, for scripts/test.
+
+results.py names BUILD [WORD...]   the names of the tests that contain one of the words
+results.py failures LOG            the output of the tests that failed
+results.py total LOG...            three numbers: passed, failed, skipped
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+LAST_LINE = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
+
+
+def read(log):
+    path = pathlib.Path(log)
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def counts(test):
+    """What the last line of a test program says; one that did not end well has failed once at least."""
+    last = test.get("stdout", "").rstrip().rpartition("\n")[2]
+    match = LAST_LINE.fullmatch(last)
+    passed, failed, skipped = map(int, match.groups()) if match else (0, 0, 0)
+    if failed == 0 and (test["result"] != "OK" or not match):
+        failed = 1
+    return passed, failed, skipped
+
+
+def names(build, *words):
+    listing = subprocess.run(["meson", "introspect", "--tests", build],
+                             capture_output=True, text=True, check=True).stdout
+    for test in json.loads(listing):
+        if not words or any(word in test["name"] for word in words):
+            print(test["name"])
+
+
+def failures(log):
+    for test in read(log):
+        if counts(test)[1] == 0:
+            continue
+        print(f"\n== {test['result']}: {test['name']} (status {test['returncode']})")
+        print("   " + " ".join(test["command"]))
+        for stream in "stdout", "stderr":
+            if test.get(stream):
+                print(test[stream].rstrip())
+
+
+def total(*logs):
+    passed = failed = skipped = 0
+    for log in logs:
+        tests = read(log)
+        if not tests:
+            failed += 1
+        for test in tests:
+            p, f, s = counts(test)
+            passed, failed, skipped = passed + p, failed + f, skipped + s
+    print(passed, failed, skipped)
+
+
+commands = {"names": names, "failures": failures, "total": total}
+commands[sys.argv[1]](*sys.argv[2:])
