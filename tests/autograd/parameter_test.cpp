@@ -178,6 +178,23 @@ TEST(Hook, that_throws_leaves_the_engine_usable) {
   EXPECT_EQ(called, 1);
 }
 
+TEST(Hook, is_called_after_backwards_that_failed_before_they_reached_it) {
+  Parameter p(full(2));
+  int called = 0;
+  p.register_hook([&](const Parameter&) { ++called; });
+  const Variable used_up = p * 2.0;
+  sum(used_up).backward();
+  EXPECT_THROW(sum(used_up * p).backward(), StateError);
+  sum(p).backward();
+  EXPECT_EQ(called, 2);
+  const auto fail = [](const Tensor&, std::span<autograd::GradientSlot>) {
+    throw std::runtime_error("in an operation");
+  };
+  EXPECT_THROW(autograd::record(full(0, {}), {p * 1.0, p}, fail).backward(), std::runtime_error);
+  sum(p).backward();
+  EXPECT_EQ(called, 3);
+}
+
 TEST(Hook, keeps_no_graph_alive_and_outlives_handles) {
   std::optional<Parameter> p(full(1));
   int called = 0;

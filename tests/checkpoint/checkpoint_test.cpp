@@ -85,6 +85,17 @@ TEST_F(Checkpoint, saving_changes_nothing) {
   EXPECT_TRUE(bit_equal(saved.state(), other.state()));
 }
 
+TEST_F(Checkpoint, can_be_saved_after_a_step_that_failed) {
+  Training training(world(), momentum_sgd()), loaded(world(), momentum_sgd());
+  training.run(1);
+  training.fail_step();
+  checkpoint::save(folder_ / "checkpoint", world(), training.items());
+  checkpoint::load(folder_ / "checkpoint", world(), loaded.items());
+  training.run(3);
+  loaded.run(3);
+  EXPECT_TRUE(bit_equal(training.state(), loaded.state()));
+}
+
 // With dampening, a first momentum is the gradient itself, so an absent slot is not a zero one.
 TEST_F(Checkpoint, slots_that_were_absent_stay_absent) {
   const auto bias = [](Training& training) { return training.model.at<nn::Linear>(0).bias; };

@@ -8,6 +8,7 @@
 #include "data/temporary_folder.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
+#include "lockstep/core/error.hpp"
 #include "lockstep/data/data_loader.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
@@ -78,6 +79,19 @@ class Training {
         ++step;
         if (--steps == 0) break;
       }
+    }
+  }
+
+  /// A step that throws on all ranks, on rank 0 later than on the others.
+  void fail_step() {
+    for (const data::Batch& batch : loader) {
+      EXPECT_THROW(replica_.backward(batch,
+                                     [&](const data::Batch& part) -> Variable {
+                                       if (world().rank() == 0) model(part.inputs);
+                                       throw DataError("bad sample");
+                                     }),
+                   DataError);
+      break;
     }
   }
 

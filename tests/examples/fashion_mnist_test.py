@@ -17,7 +17,8 @@ import xml.etree.ElementTree
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
 
-PROGRAM = sys.argv.pop()
+# Each test runs in a folder of its own, where relative paths mean something else.
+PROGRAM = str(pathlib.Path(sys.argv.pop()).resolve())
 LAUNCH = sys.argv.pop()
 SPLITS = {"train": 200, "t10k": 60}
 

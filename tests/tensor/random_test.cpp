@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <set>
 #include <vector>
 
@@ -175,6 +176,17 @@ TEST(FillNormal, has_the_moments_of_the_distribution) {
     EXPECT_NEAR(found.variance / 9, 1, standard_error(std::sqrt(2.0), many));
     EXPECT_NEAR(found.third / 27, 0, standard_error(std::sqrt(15.0), many));
     EXPECT_NEAR(found.fourth / 81, 3, standard_error(std::sqrt(96.0), many));
+  }
+}
+
+TEST(FillNormal, makes_each_element_of_two_numbers_of_its_own) {
+  const RandomKey key(14);
+  Tensor tensor = Tensor::empty({100}, DType::f64);
+  fill_normal(tensor, key, 0, 1);
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    const double radius = std::sqrt(-2 * std::log1p(-key.uniform(2 * i)));
+    const double angle = 2 * std::numbers::pi * key.uniform(2 * i + 1);
+    EXPECT_NEAR(tensor.data<double>()[i], radius * std::cos(angle), 1e-13);
   }
 }
 

@@ -40,22 +40,24 @@ struct Svg {
   std::size_t circles = 0;
 };
 
+double number(const boost::property_tree::ptree& node, const std::string& attribute) {
+  return std::stod(node.get<std::string>("<xmlattr>." + attribute));
+}
+
 // What a reader of XML finds in the document.
 Svg parse(const std::string& document) {
   std::istringstream stream(document);
   boost::property_tree::ptree tree;
   boost::property_tree::read_xml(stream, tree);
   const auto& root = tree.get_child("svg");
-  Svg svg{.width = root.get<double>("<xmlattr>.width"),
-          .height = root.get<double>("<xmlattr>.height"),
-          .texts = {},
-          .curves = {}};
+  Svg svg{
+      .width = number(root, "width"), .height = number(root, "height"), .texts = {}, .curves = {}};
   for (const auto& [name, node] : root) {
     if (name == "text") {
       svg.texts.push_back(node.data());
-      EXPECT_GE(node.get<double>("<xmlattr>.x"), 0);
-      EXPECT_LE(node.get<double>("<xmlattr>.x"), svg.width);
-      EXPECT_LE(node.get<double>("<xmlattr>.y"), svg.height);
+      EXPECT_GE(number(node, "x"), 0);
+      EXPECT_LE(number(node, "x"), svg.width);
+      EXPECT_LE(number(node, "y"), svg.height);
     }
     if (name == "path" && node.get<std::string>("<xmlattr>.fill", "") == "none") {
       svg.curves.push_back(node.get<std::string>("<xmlattr>.d"));

@@ -8,11 +8,11 @@
 
 namespace lockstep::mpi {
 
-/// Initialises MPI if nobody has, with MPI_THREAD_SERIALIZED, and finalises in its destructor what it
-/// began. Beside a host that has its own MPI_Init it does nothing.
+/// Initialises MPI if nobody has, with MPI_THREAD_SERIALIZED, and finalises in its destructor what
+/// it began. Beside a host that has its own MPI_Init it does nothing.
 ///
-/// A destructor that runs because an exception leaves main ends the job by MPI_Abort, if this object began
-/// MPI: the other ranks would wait for this one.
+/// A destructor that runs because an exception leaves main ends the job by MPI_Abort, if this
+/// object began MPI: the other ranks would wait for this one.
 class Environment {
  public:
   Environment(int& argc, char**& argv);
@@ -24,10 +24,10 @@ class Environment {
   bool owns_mpi() const noexcept { return world_.has_value(); }
 
   /// Calls a program's main function and returns its exit status. An exception becomes a line on
-  /// stderr and the status 1. Where all ranks fail, a message that they have in common is printed once,
-  /// and all return. Where others go on, which a second tells, this rank prints its message and ends the
-  /// job by MPI_Abort. If the host owns MPI, only what Error::collective() marks is handled, and anything
-  /// else passed on.
+  /// stderr and the status 1. Where all ranks fail, a message that they have in common is printed
+  /// once, and all return. Where others go on, which a second tells, this rank prints its message
+  /// and ends the job by MPI_Abort. If the host owns MPI, only what Error::collective() marks is
+  /// handled, and anything else passed on.
   int run(const std::function<int()>& main) const;
 
  private:

@@ -14,7 +14,8 @@ struct ProgressOptions {
   std::string unit = "items";
   std::int64_t initial = 0;   ///< items that were done before, as on a resume: no part of the rate
   double line_interval = 10;  ///< seconds between lines where the stream is no terminal
-  std::function<double()> clock = {};  ///< seconds that never run backwards; a steady clock where empty
+  /// Seconds that never run backwards; a steady clock where empty.
+  std::function<double()> clock = {};
 };
 
 /// The progress of a loop, for people. On a terminal it is one line, redrawn at most ten times a
