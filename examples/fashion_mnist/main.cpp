@@ -65,7 +65,7 @@ std::unique_ptr<optim::UpdateRule> make_rule(const Options& options) {
   if (options.optimizer == "sgd") {
     return optim::SGD({.lr = options.lr.value_or(0.05), .momentum = options.momentum}).clone();
   }
-  return optim::Adam({.lr = options.lr.value_or(1e-3)}).clone();
+  return optim::Adam({.lr = options.lr.value_or(5e-4)}).clone();
 }
 
 /// Scores the test images, of which each rank takes its share; collective.

@@ -20,7 +20,7 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
       ->check(CLI::IsMember({"sgd", "adam"}))
       ->capture_default_str();
   app.add_option("--lr", options.lr,
-                 "Learning rate [0.05 for sgd, 0.001 for adam; after --resume, that of the run]");
+                 "Learning rate [0.05 for sgd, 0.0005 for adam; after --resume, that of the run]");
   app.add_option("--momentum", options.momentum, "Momentum of sgd")->capture_default_str();
   app.add_option("--seed", options.seed, "Seed of initial values and of the order of images")
       ->check(CLI::NonNegativeNumber)

@@ -243,8 +243,13 @@ Variable log(const Variable& x) {
 }
 
 Variable relu(const Variable& x) {
-  return unary(x, elementwise([](auto v) { return v < 0 ? decltype(v){0} : v; }, x.value()),
-               [](auto v, auto) { return v > 0 ? decltype(v){1} : decltype(v){0}; });
+  return record(elementwise([](auto v) { return v < 0 ? decltype(v){0} : v; }, x.value()), {x},
+                [input = x.value()](const Tensor& gradient, Slots slots) {
+                  // Not g · 0, which is NaN for an infinite g.
+                  receive(
+                      slots[0], [](auto g, auto v) { return v > 0 ? g : decltype(g){0}; }, gradient,
+                      input);
+                });
 }
 
 Variable tanh(const Variable& x) {

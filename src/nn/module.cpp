@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <type_traits>
 
 #include "lockstep/core/error.hpp"
 
@@ -18,7 +19,10 @@ std::string join(const std::string& prefix, std::string_view name) {
   throw NameError(fmt::format("two members of the module are called '{}'", name));
 }
 
-// Calls one function a kind of member for everything below a module, with full names.
+constexpr auto ignore = [](const std::string&, auto&) {};
+
+// Calls one function a kind of member for everything below a module, with full names; none are made for
+// a kind that is ignored.
 template <class OnParameter, class OnBuffer, class OnRandom, class OnModule>
 class Walk : public Visitor {
  public:
@@ -29,13 +33,13 @@ class Walk : public Visitor {
         on_module_(std::move(on_module)) {}
 
   void operator()(std::string_view name, Parameter& parameter) override {
-    on_parameter_(join(prefix_, name), parameter);
+    call(on_parameter_, name, parameter);
   }
   void operator()(std::string_view name, Tensor& buffer) override {
-    on_buffer_(join(prefix_, name), buffer);
+    call(on_buffer_, name, buffer);
   }
   void operator()(std::string_view name, RandomState& random) override {
-    on_random_(join(prefix_, name), random);
+    call(on_random_, name, random);
   }
   void operator()(std::string_view name, Module& child) override {
     const std::string outer = std::exchange(prefix_, join(prefix_, name));
@@ -45,14 +49,19 @@ class Walk : public Visitor {
   }
 
  private:
+  template <class Function, class Member>
+  void call(Function& function, std::string_view name, Member& member) {
+    if constexpr (!std::is_same_v<const Function, decltype(ignore)>) {
+      function(join(prefix_, name), member);
+    }
+  }
+
   std::string prefix_;
   OnParameter on_parameter_;
   OnBuffer on_buffer_;
   OnRandom on_random_;
   OnModule on_module_;
 };
-
-constexpr auto ignore = [](const std::string&, auto&) {};
 
 // Visiting hands out mutable members, so that one visit() serves all purposes; the walks below that
 // start from a const module only read.

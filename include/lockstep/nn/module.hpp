@@ -44,8 +44,11 @@ class Visitor {
 ///
 ///     struct Model : nn::Module {
 ///       nn::Linear hidden{8, 16}, out{16, 4};
-///       void visit(nn::Visitor& visitor) override { visitor("hidden", hidden); visitor("out",
-///       out); } Variable forward(const Variable& x) override { return out(relu(hidden(x))); }
+///       void visit(nn::Visitor& visitor) override {
+///         visitor("hidden", hidden);
+///         visitor("out", out);
+///       }
+///       Variable forward(const Variable& x) override { return out(relu(hidden(x))); }
 ///     };
 ///
 /// Names are the paths to the members, joined by dots: "hidden.weight".
