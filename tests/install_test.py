@@ -1,10 +1,13 @@
 """Installs the build into an empty folder, and uses it from there as a project would that knows
 lockstep by pkg-config alone."""
 
+import gzip
+import math
 import os
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -80,6 +83,23 @@ class Install(unittest.TestCase):
               if flag != f"-L{self.libraries}"])
         self.assertNotIn("liblockstep", run("ldd", program))
         self.check_program(program)
+
+    def test_builds_and_runs_the_program_in_the_readme(self):
+        folder = self.folder / "readme"
+        folder.mkdir()
+        source = re.search(r"```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+        (folder / "main.cpp").write_text(source)
+        count = 130  # the last batch is not full
+        for name, extents in ("images.gz", (count, 28, 28)), ("labels.gz", (count,)):
+            header = struct.pack(f">HBB{len(extents)}i", 0, 8, len(extents), *extents)
+            with gzip.open(folder / name, "wb") as file:
+                file.write(header + bytes(i % 10 for i in range(math.prod(extents))))
+        run(*COMPILER, *WARNINGS, folder / "main.cpp", "-o", folder / "program",
+            *self.flags("--cflags", "--libs"))
+        path = f"{self.libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        run(LAUNCH, "-n", 2, folder / "program", cwd=folder,
+            env={**os.environ, "LD_LIBRARY_PATH": path})
+        self.assertTrue((folder / "model.lockstep").exists())
 
     def test_needs_nothing_beside_mpi_to_link_with_the_shared_library(self):
         needed = run("pkg-config", "--print-requires", "lockstep", env=self.environment).split()

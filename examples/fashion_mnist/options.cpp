@@ -1,20 +1,23 @@
 #include "options.hpp"
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <cstdio>
+#include <limits>
 
 CommandLine parse_command_line(int argc, char** argv, int rank) {
   CommandLine result;
   Options& options = result.options;
   CLI::App app(
       "Trains a 784-512-512-10 network on Fashion-MNIST, on as many ranks as mpirun starts.");
+  const CLI::Range at_least_one(std::int64_t{1}, std::int64_t{1'000'000'000});
   app.add_option("--data", options.data, "Folder of the four IDX files, plain or .gz")
       ->capture_default_str();
   app.add_option("--epochs", options.epochs, "Epochs in all, those before a resume included")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least_one)
       ->capture_default_str();
   app.add_option("--batch", options.batch, "Images per rank and step")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least_one)
       ->capture_default_str();
   app.add_option("--optimizer", options.optimizer, "Update rule: sgd or adam")
       ->check(CLI::IsMember({"sgd", "adam"}))
@@ -23,7 +26,7 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
                  "Learning rate [0.05 for sgd, 0.0005 for adam; after --resume, that of the run]");
   app.add_option("--momentum", options.momentum, "Momentum of sgd")->capture_default_str();
   app.add_option("--seed", options.seed, "Seed of initial values and of the order of images")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max()))
       ->capture_default_str();
   app.add_option("--out", options.out, "Folder of checkpoint, metrics and picture")
       ->capture_default_str();

@@ -16,12 +16,6 @@
 namespace lockstep {
 namespace {
 
-// Elements up to the next 64-byte boundary: the stride of parameters in a flat layout.
-std::int64_t padded_size(const Tensor& tensor) {
-  const auto step = static_cast<std::int64_t>(Tensor::alignment / item_size(tensor.dtype()));
-  return (tensor.size() + step - 1) / step * step;
-}
-
 const std::byte* address(const Tensor& tensor) {
   return static_cast<const std::byte*>(tensor.raw());
 }
@@ -130,7 +124,7 @@ void NamedOptimizer::arrange_slots(const std::vector<Entry*>& wanted) {
       bool any = false;
       for (const Entry* entry : order) {
         if (entry->parameter.dtype() != dtype || slots_of(*entry) <= slot) continue;
-        total += padded_size(entry->parameter.value());
+        total += entry->parameter.value().padded_size();
         any = true;
       }
       if (!any) break;
@@ -141,7 +135,7 @@ void NamedOptimizer::arrange_slots(const std::vector<Entry*>& wanted) {
         Tensor window = memory.back().window(offset, entry->parameter.shape());
         if (slot < entry->live_slots) window.copy_from(entry->slots[slot]);
         arranged[entry].push_back(std::move(window));
-        offset += padded_size(entry->parameter.value());
+        offset += entry->parameter.value().padded_size();
       }
     }
   }
@@ -166,7 +160,7 @@ class NamedOptimizer::Run {
     }
     const Tensor& value = entry.parameter.value();
     size_ = end_ + value.size();
-    end_ += padded_size(value);
+    end_ += value.padded_size();
   }
 
   void update() {

@@ -107,9 +107,7 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
   for (const NamedParameter& named : parameters) {
     Buffers& target = buffers(named.parameter.dtype());
     items_.push_back({.parameter = named.parameter, .offset = target.size});
-    const auto step =
-        static_cast<std::int64_t>(Tensor::alignment / item_size(named.parameter.dtype()));
-    target.size += (named.parameter.size() + step - 1) / step * step;
+    target.size += named.parameter.value().padded_size();
   }
   communicator_.agree([&] {
     for (const DType dtype : {DType::f32, DType::f64}) {

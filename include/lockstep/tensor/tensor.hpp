@@ -49,6 +49,12 @@ class Tensor {
   const Shape& shape() const noexcept { return shape_; }
   std::int64_t size() const noexcept { return size_; }
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(size_) * item_size(dtype_); }
+  /// Elements up to the first 64-byte boundary at or after the last one: what the tensor takes in a
+  /// layout of several in one memory.
+  std::int64_t padded_size() const noexcept {
+    const auto step = static_cast<std::int64_t>(alignment / item_size(dtype_));
+    return (size_ + step - 1) / step * step;
+  }
 
   void* raw() noexcept { return data_; }
   const void* raw() const noexcept { return data_; }
