@@ -3,7 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <cstdio>
-#include <limits>
 
 CommandLine parse_command_line(int argc, char** argv, int rank) {
   CommandLine result;
@@ -26,7 +25,7 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
                  "Learning rate [0.05 for sgd, 0.0005 for adam; after --resume, that of the run]");
   app.add_option("--momentum", options.momentum, "Momentum of sgd")->capture_default_str();
   app.add_option("--seed", options.seed, "Seed of initial values and of the order of images")
-      ->check(CLI::Range(std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max()))
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--out", options.out, "Folder of checkpoint, metrics and picture")
       ->capture_default_str();
