@@ -10,6 +10,10 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
   CLI::App app(
       "Trains a 784-512-512-10 network on Fashion-MNIST, on as many ranks as mpirun starts.");
   const CLI::Range at_least_one(std::int64_t{1}, std::int64_t{1'000'000'000});
+  // CLI11 wraps a negative number around.
+  const CLI::Validator not_negative(
+      [](const std::string& text) { return text.starts_with('-') ? text + " is negative" : ""; },
+      "");
   app.add_option("--data", options.data, "Folder of the four IDX files, plain or .gz")
       ->capture_default_str();
   app.add_option("--epochs", options.epochs, "Epochs in all, those before a resume included")
@@ -25,7 +29,7 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
                  "Learning rate [0.05 for sgd, 0.0005 for adam; after --resume, that of the run]");
   app.add_option("--momentum", options.momentum, "Momentum of sgd")->capture_default_str();
   app.add_option("--seed", options.seed, "Seed of initial values and of the order of images")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->capture_default_str();
   app.add_option("--out", options.out, "Folder of checkpoint, metrics and picture")
       ->capture_default_str();
