@@ -21,8 +21,8 @@ std::string join(const std::string& prefix, std::string_view name) {
 
 constexpr auto ignore = [](const std::string&, auto&) {};
 
-// Calls one function a kind of member for everything below a module, with full names; none are made for
-// a kind that is ignored.
+// Calls one function a kind of member for everything below a module, with full names; none are made
+// for a kind that is ignored.
 template <class OnParameter, class OnBuffer, class OnRandom, class OnModule>
 class Walk : public Visitor {
  public:
