@@ -114,6 +114,14 @@ TEST(Relu, has_derivative_0_at_0_and_lets_nan_through) {
   EXPECT_EQ(x.grad().data<double>()[1], 0);
 }
 
+TEST(Relu, keeps_an_infinite_gradient_from_what_it_cut_off) {
+  const double inf = std::numeric_limits<double>::infinity();
+  const Variable x(Tensor::from(std::vector<double>{-1, 2}, {2}), true);
+  sum(relu(x) * inf).backward();
+  EXPECT_EQ(x.grad().data<double>()[0], 0);
+  EXPECT_EQ(x.grad().data<double>()[1], inf);
+}
+
 TEST(Matmul, computes_and_differentiates) {
   const Variable a = Tensor::from(std::vector<double>{1, 2, 3, 4, 5, 6}, {2, 3});
   const Variable b = Tensor::from(std::vector<double>{1, 0, 2, 1, 0, 3}, {3, 2});
