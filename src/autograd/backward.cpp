@@ -32,7 +32,7 @@ void reset_scratch(const std::vector<VariableState*>& reachable) {
     state->pending = 0;
     state->reached = false;
     if (state->producer == nullptr) continue;
-    state->has_gradient = false;
+    state->flags->has_gradient = false;
     state->gradient = {};
     state->gradient_aliased = false;
   }
@@ -97,7 +97,11 @@ class BackwardPass {
       const Parameter handle = VariableState::wrap(state->shared_from_this());
       for (const auto& [number, hook] : hooks) hook(handle);
     }
-    if (parameter.owner != nullptr) parameter.owner->complete(parameter.index);
+    if (parameter.owner != nullptr) {
+      parameter.owner->complete(parameter.index);
+    } else if (!parameter.final_hooks.empty()) {
+      VariableState::wrap(state->shared_from_this()).run_final_hooks();
+    }
   }
 
   void differentiate(VariableState& state) {
@@ -105,10 +109,10 @@ class BackwardPass {
     slots_.clear();
     for (const auto& input : operation.inputs) slots_.emplace_back(input.get());
     // An operation may leave out a gradient that is zero, and with it all that follows from it.
-    if (state.has_gradient) operation.backward(state.gradient, slots_);
+    if (state.flags->has_gradient) operation.backward(state.gradient, slots_);
     if (!retain_graph_) operation.backward = nullptr;
     state.gradient = {};
-    state.has_gradient = false;
+    state.flags->has_gradient = false;
     for (const auto& input : operation.inputs) {
       if (input != nullptr) contributed(input.get());
     }
@@ -127,10 +131,10 @@ Tensor& GradientSlot::open(bool& accumulate) {
   const bool first = !std::exchange(state.reached, true);
   if (first && state.parameter != nullptr && state.parameter->owner != nullptr) {
     accumulate = state.parameter->owner->open(state.parameter->index);
-    state.has_gradient = true;
+    state.flags->has_gradient = true;
     return state.gradient;
   }
-  accumulate = std::exchange(state.has_gradient, true);
+  accumulate = std::exchange(state.flags->has_gradient, true);
   if (state.gradient_aliased) {
     state.gradient = accumulate ? state.gradient.clone() : Tensor();
     state.gradient_aliased = false;
@@ -145,9 +149,9 @@ void GradientSlot::pass(const Tensor& value) {
   if (!wanted()) return;
   const Tensor shaped = value.reshape(input_->value.shape());
   check_same(input_->value, shaped, "the gradient of an operation's input");
-  if (input_->producer != nullptr && !input_->has_gradient) {
+  if (input_->producer != nullptr && !input_->flags->has_gradient) {
     input_->reached = true;
-    input_->has_gradient = true;
+    input_->flags->has_gradient = true;
     input_->gradient = shaped;
     input_->gradient_aliased = true;
     return;
@@ -168,7 +172,7 @@ void Variable::backward(const BackwardOptions& options) const {
     throw StateError(fmt::format("backward starts from one number, found shape {}",
                                  to_string(state->value.shape())));
   }
-  if (!state->requires_grad) {
+  if (!state->flags->requires_grad) {
     throw StateError("backward from a variable that depends on nothing that requires a gradient");
   }
   autograd::BackwardPass(state, options.retain_graph).run();

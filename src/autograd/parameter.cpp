@@ -38,22 +38,28 @@ Tensor& Parameter::mutable_grad() {
   if (!state->gradient.defined()) {
     state->gradient = Tensor::empty(state->value.shape(), state->value.dtype());
   }
-  if (!state->has_gradient) state->gradient.fill(0);
-  state->has_gradient = true;
+  if (!state->flags->has_gradient) state->gradient.fill(0);
+  state->flags->has_gradient = true;
   return state->gradient;
 }
 
 void Parameter::zero_grad(bool set_to_none) {
   const auto& state = VariableState::of(*this);
   if (set_to_none) {
-    state->has_gradient = false;
-  } else if (state->has_gradient) {
+    state->flags->has_gradient = false;
+  } else if (state->flags->has_gradient) {
     state->gradient.fill(0);
   }
 }
 
+void Parameter::release_grad() {
+  zero_grad();
+  const auto& state = VariableState::of(*this);
+  if (state->parameter->owner == nullptr) state->gradient = {};
+}
+
 void Parameter::set_requires_grad(bool requires_grad) {
-  VariableState::of(*this)->requires_grad = requires_grad;
+  VariableState::of(*this)->flags->requires_grad = requires_grad;
 }
 
 std::int64_t Parameter::register_hook(Hook hook) {
@@ -62,9 +68,22 @@ std::int64_t Parameter::register_hook(Hook hook) {
   return state.next_hook++;
 }
 
+std::int64_t Parameter::register_final_hook(Hook hook) {
+  ParameterState& state = parameter_state(*this);
+  state.final_hooks.emplace_back(state.next_hook, std::move(hook));
+  return state.next_hook++;
+}
+
 void Parameter::remove_hook(std::int64_t handle) {
-  std::erase_if(parameter_state(*this).hooks,
-                [handle](const auto& entry) { return entry.first == handle; });
+  const auto has_handle = [handle](const auto& entry) { return entry.first == handle; };
+  std::erase_if(parameter_state(*this).hooks, has_handle);
+  std::erase_if(parameter_state(*this).final_hooks, has_handle);
+}
+
+void Parameter::run_final_hooks() const {
+  if (parameter_state(*this).final_hooks.empty()) return;
+  const auto hooks = parameter_state(*this).final_hooks;  // a hook may remove itself
+  for (const auto& [number, hook] : hooks) hook(*this);
 }
 
 void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner,
@@ -72,19 +91,28 @@ void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* o
   const auto& state = VariableState::of(*this);
   check_same(state->value, gradient, "rebind");
   value.copy_from(state->value);
-  if (state->has_gradient) gradient.copy_from(state->gradient);
+  if (state->flags->has_gradient) gradient.copy_from(state->gradient);
   state->value = std::move(value);
   state->gradient = std::move(gradient);
-  state->parameter->owner = owner;
-  state->parameter->index = index;
-  ++state->parameter->layout_epoch;
+  ParameterState& parameter = *state->parameter;
+  parameter.owner = owner;
+  parameter.index = index;
+  if (parameter.table != nullptr) ++parameter.table->layout_epoch;
+  const autograd::GradientFlags flags = *state->flags;
+  const bool has_row = owner != nullptr && index < owner->table()->flags.size();
+  state->flags = has_row ? &owner->table()->flags[index] : &state->own_flags;
+  *state->flags = flags;
+  parameter.table = has_row ? owner->table() : nullptr;
+  ++state->layout_epoch;
 }
 
 autograd::GradientOwner* Parameter::gradient_owner() const { return parameter_state(*this).owner; }
 
-void Parameter::set_has_grad(bool has_grad) { VariableState::of(*this)->has_gradient = has_grad; }
+void Parameter::set_has_grad(bool has_grad) {
+  VariableState::of(*this)->flags->has_gradient = has_grad;
+}
 
-std::uint64_t Parameter::layout_epoch() const { return parameter_state(*this).layout_epoch; }
+std::uint64_t Parameter::layout_epoch() const { return VariableState::of(*this)->layout_epoch; }
 
 NamedParameter::NamedParameter(std::string name, Parameter parameter)
     : name(std::move(name)), parameter(std::move(parameter)) {}

@@ -21,19 +21,30 @@ struct Operation {
 /// What only a parameter has.
 struct ParameterState {
   std::string name;
-  std::vector<std::pair<std::int64_t, Parameter::Hook>> hooks;
+  using Hooks = std::vector<std::pair<std::int64_t, Parameter::Hook>>;
+
+  Hooks hooks;
+  Hooks final_hooks;
+  bool steps_in_backward = false;  // one of the final hooks is an optimizer's step
   std::int64_t next_hook = 0;
   GradientOwner* owner = nullptr;
   std::size_t index = 0;
-  std::uint64_t layout_epoch = 0;
+  std::shared_ptr<GradientTable> table;  // the owner's, where it has one
 };
 
 struct VariableState : std::enable_shared_from_this<VariableState> {
+  VariableState() = default;
+  VariableState(const VariableState&) = delete;
+  VariableState& operator=(const VariableState&) = delete;
+
+  // First, and so in one cache line, what an optimizer asks of each parameter in each step.
+  GradientFlags own_flags;
+  GradientFlags* flags = &own_flags;  // or in the table of the gradient's owner
+  bool gradient_aliased = false;      // storage is shared with another variable's gradient
+  std::uint64_t layout_epoch = 0;     // of a parameter
+
   Tensor value;
   Tensor gradient;  // storage, kept when the gradient is unset
-  bool has_gradient = false;
-  bool gradient_aliased = false;  // storage is shared with another variable's gradient
-  bool requires_grad = false;
   std::shared_ptr<Operation> producer;
   std::unique_ptr<ParameterState> parameter;
 

@@ -18,20 +18,20 @@ Variable::Variable(Tensor value, bool requires_grad) {
   }
   state_ = std::make_shared<VariableState>();
   state_->value = std::move(value);
-  state_->requires_grad = requires_grad;
+  state_->flags->requires_grad = requires_grad;
 }
 
 const Tensor& Variable::value() const { return VariableState::of(*this)->value; }
 
-bool Variable::requires_grad() const { return VariableState::of(*this)->requires_grad; }
+bool Variable::requires_grad() const { return VariableState::of(*this)->flags->requires_grad; }
 
 bool Variable::is_leaf() const { return VariableState::of(*this)->producer == nullptr; }
 
-bool Variable::has_grad() const { return VariableState::of(*this)->has_gradient; }
+bool Variable::has_grad() const { return VariableState::of(*this)->flags->has_gradient; }
 
 const Tensor& Variable::grad() const {
   const auto& state = VariableState::of(*this);
-  if (!state->has_gradient) {
+  if (!state->flags->has_gradient) {
     throw StateError("the variable has no gradient: no backward has reached it since zero_grad()");
   }
   return state->gradient;
@@ -72,13 +72,13 @@ Variable record(Tensor value, std::vector<Variable> inputs, Backward backward) {
   bool needed = false;
   for (const Variable& input : inputs) {
     const auto& state = VariableState::of(input);
-    needed |= state->requires_grad;
-    operation->inputs.push_back(state->requires_grad ? state : nullptr);
+    needed |= state->flags->requires_grad;
+    operation->inputs.push_back(state->flags->requires_grad ? state : nullptr);
   }
   if (!needed) return result;
   operation->backward = std::move(backward);
   const auto& state = VariableState::of(result);
-  state->requires_grad = true;
+  state->flags->requires_grad = true;
   state->producer = std::move(operation);
   return result;
 }

@@ -1,26 +1,172 @@
 #include "lockstep/optim/keyed_optimizer.hpp"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "lockstep/core/error.hpp"
+#include "optim/clip.hpp"
+#include "optim/load_report.hpp"
 
 namespace lockstep {
 
-ParamGroup::ParamGroup(std::vector<NamedParameter> parameters,
-                       std::unique_ptr<optim::UpdateRule> rule)
-    : parameters_(std::move(parameters)), rule_(std::move(rule)) {}
+namespace {
 
-std::vector<std::string> ParamGroup::names() const {
-  std::vector<std::string> names;
-  for (const NamedParameter& named : parameters_) names.push_back(named.name);
-  std::sort(names.begin(), names.end());
-  return names;
+// Calls those that are there now and still are when their turn comes, since a hook may add and
+// remove hooks.
+template <class Hooks, class... Arguments>
+void run_hooks(const Hooks& hooks, Arguments&&... arguments) {
+  std::vector<std::int64_t> handles;
+  for (const auto& [handle, hook] : hooks) handles.push_back(handle);
+  for (const std::int64_t handle : handles) {
+    const auto has_handle = [handle](const auto& hook) { return hook.first == handle; };
+    const auto found = std::find_if(hooks.begin(), hooks.end(), has_handle);
+    if (found == hooks.end()) continue;
+    const auto hook = found->second;
+    hook(arguments...);
+  }
 }
 
-StateDict ParamGroup::state_dict() const {
-  StateDict state = rule_->options();
-  StateList names;
-  for (std::string& name : this->names()) names.emplace_back(std::move(name));
-  state["params"] = std::move(names);
-  return state;
+void check_options(const StepOptions& options) {
+  if (std::isfinite(options.gradient_scale) && options.gradient_scale != 0) return;
+  throw OptionError(fmt::format("expected a gradient_scale that is finite and not zero, found {}",
+                                options.gradient_scale));
 }
+
+template <class Function>
+void require_function(const Function& function, const char* what) {
+  if (!function) throw OptionError(fmt::format("{} must not be empty", what));
+}
+
+}  // namespace
+
+Renaming::Renaming(std::map<std::string, std::string> names)
+    : rename_([names = std::move(names)](const std::string& name) {
+        const auto found = names.find(name);
+        return found == names.end() ? name : found->second;
+      }) {}
+
+StepReport KeyedOptimizer::step(const StepOptions& options) {
+  check_options(options);
+  check_step();
+  run_before_step();
+  StepReport report;
+  double factor = 1;
+  if (clipping_) {
+    std::vector<NamedParameter> parameters =
+        optim::with_gradient([this](const auto& visit) { visit_parameters(visit); });
+    optim::ClippingReport clipped =
+        optim::clip(parameters, *clipping_, options.gradient_scale, factor);
+    optim::check_finite(*clipping_, clipped);
+    report.gradient_norm = clipped.global_norm;
+    report.applied = clipped.non_finite.empty();
+    report.non_finite = std::move(clipped.non_finite);
+  }
+  if (!report.applied) return report;
+  update(options.gradient_scale * factor);
+  run_after_step(report);
+  return report;
+}
+
+double KeyedOptimizer::step_with(const Closure& closure) {
+  require_function(closure, "the closure of a step");
+  const double loss = closure();
+  step();
+  return loss;
+}
+
+StepReport KeyedOptimizer::step_parameter(const Parameter& parameter, const StepOptions& options) {
+  check_options(options);
+  check_step();
+  if (!contains(parameter)) {
+    throw NameError(fmt::format("no param group has the parameter of shape {}",
+                                parameter.defined() ? to_string(parameter.shape()) : "undefined"));
+  }
+  StepReport report;
+  if (clipping_) {
+    if (clipping_->global_norm) {
+      throw OptionError(
+          "clipping by the global norm needs the gradients of all parameters at once");
+    }
+    std::vector<NamedParameter> alone = optim::with_gradient(
+        [&parameter](const auto& visit) { visit(NamedParameter("", parameter)); });
+    double factor = 1;
+    optim::ClippingReport clipped = optim::clip(alone, *clipping_, options.gradient_scale, factor);
+    report.applied = clipped.non_finite.empty();
+    if (!report.applied) {
+      // To find the name takes a search, which a step should not wait for.
+      visit_parameters([&](const NamedParameter& named) {
+        if (named.parameter == parameter) clipped.non_finite = {named.name};
+      });
+      optim::check_finite(*clipping_, clipped);
+      report.non_finite = std::move(clipped.non_finite);
+      return report;
+    }
+  }
+  update(parameter, options.gradient_scale);
+  return report;
+}
+
+void KeyedOptimizer::zero_grad(bool set_to_none) {
+  visit_parameters([set_to_none](const NamedParameter& named) {
+    Parameter parameter = named.parameter;
+    parameter.zero_grad(set_to_none);
+  });
+}
+
+void KeyedOptimizer::set_clipping(const optim::Clipping& clipping) {
+  clipping.check();
+  clipping_ = clipping;
+}
+
+std::int64_t KeyedOptimizer::before_step(BeforeStep hook) {
+  require_function(hook, "a hook before a step");
+  before_.emplace_back(next_hook_, std::move(hook));
+  return next_hook_++;
+}
+
+std::int64_t KeyedOptimizer::after_step(AfterStep hook) {
+  require_function(hook, "a hook after a step");
+  after_.emplace_back(next_hook_, std::move(hook));
+  return next_hook_++;
+}
+
+void KeyedOptimizer::remove_hook(std::int64_t handle) {
+  const auto has_handle = [handle](const auto& hook) { return hook.first == handle; };
+  std::erase_if(before_, has_handle);
+  std::erase_if(after_, has_handle);
+}
+
+void KeyedOptimizer::run_before_step() { run_hooks(before_, *this); }
+
+void KeyedOptimizer::run_after_step(const StepReport& report) { run_hooks(after_, *this, report); }
+
+ParamGroup& KeyedOptimizer::param_group(std::string_view name) {
+  const std::vector<std::string> names = group_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) {
+    throw NameError(
+        fmt::format("no param group is called '{}'; there are {}", name, fmt::join(names, ", ")));
+  }
+  return param_groups()[static_cast<std::size_t>(found - names.begin())];
+}
+
+namespace optim {
+
+void check_strict(const LoadReport& report) {
+  if (report.missing.empty() && report.unexpected.empty()) return;
+  const auto list = [](const std::vector<std::string>& names) {
+    return names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", "));
+  };
+  throw StateError(
+      fmt::format("the state dict does not have the parameters of this optimizer: "
+                  "missing: {}; unexpected: {}",
+                  list(report.missing), list(report.unexpected)));
+}
+
+}  // namespace optim
 
 }  // namespace lockstep

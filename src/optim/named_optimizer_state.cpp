@@ -2,41 +2,47 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
+#include "optim/load_report.hpp"
 
 namespace lockstep {
 
 struct NamedOptimizer::LoadPlan {
-  std::vector<std::pair<Entry*, const StateDict*>> entries;
-  std::vector<std::pair<ParamGroup*, StateDict>> groups;  // hyper-parameters to set
-  bool clear = false;                                     // forget all state first
+  struct Group {
+    std::size_t index;
+    StateDict fields;  // hyper-parameters to set
+  };
+
+  std::vector<std::pair<std::string, StateDict>>
+      entries;  // by name here; slots and scalars to take
+  std::vector<Group> groups;
+  bool clear = false;  // forget all state first
+  LoadReport report;
 };
 
 namespace {
 
-std::vector<std::string> names_of(const StateDict& group) {
-  std::vector<std::string> names;
-  for (const StateValue& name : group.at("params").as_list()) names.push_back(name.as_string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-// A copy of the rule with the hyper-parameters that a state dict has for it; `key` names the group
+// A copy of the rule with the hyper-parameters that a state dict has for it; `key()` names the group
 // in messages.
+template <class Key>
 std::pair<std::unique_ptr<optim::UpdateRule>, StateDict> rule_with(const optim::UpdateRule& rule,
                                                                    const StateDict& found,
-                                                                   const std::string& key) {
+                                                                   const Key& key) {
   StateDict fields;
   for (const auto& [name, value] : rule.options()) {
     if (!found.contains(name)) {
       throw StateError(fmt::format(
-          "Expects group key {} to be in group {} in `state_dict` but is missing.", name, key));
+          "Expects group key {} to be in group {} in `state_dict` but is missing.", name, key()));
     }
     fields[name] = found.at(name);
   }
@@ -45,88 +51,208 @@ std::pair<std::unique_ptr<optim::UpdateRule>, StateDict> rule_with(const optim::
   return {std::move(changed), std::move(fields)};
 }
 
-// That `found` has the slots of the rule for a parameter, in its shape and dtype, and nothing else.
-void check_entry(const std::string& name, const Parameter& parameter, const optim::UpdateRule& rule,
-                 const StateDict& found) {
-  const std::size_t expected = rule.slots().size() + (rule.counts_steps() ? 1 : 0);
-  if (found.size() != expected) {
-    throw StateError(fmt::format("Expects equal length as {} for parameter {} but found: {}",
-                                 expected, name, found.size()));
-  }
-  const auto missing = [&name](std::string_view key) {
-    return StateError(fmt::format("Expects state {} for parameter {} but not found.", key, name));
-  };
-  for (const std::string_view slot : rule.slots()) {
-    if (!found.contains(slot)) throw missing(slot);
-    const std::string what = fmt::format("state {} of parameter {}", slot, name);
-    check_same(parameter.value(), found.at(slot).as_tensor(), what.c_str());
-  }
-  if (rule.counts_steps()) {
-    if (!found.contains("step")) throw missing("step");
-    if (found.at("step").as_int() < 0) {
-      throw StateError(
-          fmt::format("Expects state step of parameter {} to be at least 0 but found {}", name,
-                      found.at("step").as_int()));
+// Refuses numbers that were finite and are not any more.
+void check_range(const Tensor& numbers, const Tensor& converted, const std::string& what) {
+  const Tensor before = numbers.to(DType::f64), after = converted.to(DType::f64);
+  for (std::int64_t i = 0; i < before.size(); ++i) {
+    const double number = before.data<double>()[i];
+    if (std::isfinite(number) && !std::isfinite(after.data<double>()[i])) {
+      throw StateError(fmt::format("{}: {} is outside the range of {}", what, number,
+                                   to_string(converted.dtype())));
     }
   }
 }
 
+// The slots and scalars of the rule for a parameter, in its shape and dtype; an error where they
+// are not exactly what `found` has.
+StateDict entry_from(const std::string& name, const Parameter& parameter,
+                     const optim::UpdateRule& rule, const StateDict& found, bool convert_dtype) {
+  const std::size_t expected =
+      rule.slots().size() + rule.scalars().size() + (rule.counts_steps() ? 1 : 0);
+  if (found.size() != expected) {
+    throw StateError(fmt::format("Expects equal length as {} for parameter {} but found: {}",
+                                 expected, name, found.size()));
+  }
+  const auto at = [&](std::string_view key) -> const StateValue& {
+    if (!found.contains(key)) {
+      throw StateError(fmt::format("Expects state {} for parameter {} but not found.", key, name));
+    }
+    return found.at(key);
+  };
+  StateDict state;
+  for (const std::string_view slot : rule.slots()) {
+    Tensor numbers = at(slot).as_tensor();
+    const auto what = [&] { return fmt::format("state {} of parameter {}", slot, name); };
+    if (convert_dtype && is_floating(numbers.dtype()) && numbers.dtype() != parameter.dtype()) {
+      Tensor converted = numbers.to(parameter.dtype());
+      check_range(numbers, converted, what());
+      numbers = std::move(converted);
+    }
+    if (numbers.shape() != parameter.shape() || numbers.dtype() != parameter.dtype()) {
+      check_same(parameter.value(), numbers, what().c_str());
+    }
+    state[slot] = std::move(numbers);
+  }
+  for (const std::string_view scalar : rule.scalars()) {
+    const double value = at(scalar).as_double();
+    if (!std::isfinite(value)) {
+      throw StateError(fmt::format("Expects state {} of parameter {} to be finite but found {}",
+                                   scalar, name, value));
+    }
+    state[scalar] = value;
+  }
+  if (rule.counts_steps()) {
+    const std::int64_t steps = at("step").as_int();
+    if (steps < 0) {
+      throw StateError(fmt::format(
+          "Expects state step of parameter {} to be at least 0 but found {}", name, steps));
+    }
+    state["step"] = steps;
+  }
+  return state;
+}
+
+// Whether two param groups have the same hyper-parameters.
+bool same_fields(StateDict a, StateDict b) {
+  for (const char* key : {"name", "params"}) {
+    a[key] = StateDict();
+    b[key] = StateDict();
+  }
+  return bit_equal(a, b);
+}
+
+// Parameters of a state dict under their names here.
+struct Source {
+  std::map<std::string, const StateDict*> states;
+  std::map<std::vector<std::string>, const StateDict*> groups;  // by their sorted names
+  std::set<std::string> names;                                  // of both
+};
+
+template <class Name>
+Source read_source(const StateDict& source, const Name& name_here) {
+  Source result;
+  for (const StateValue& group : source.at("param_groups").as_list()) {
+    std::set<std::string> names;
+    for (const StateValue& name : group.as_dict().at("params").as_list()) {
+      names.insert(name_here(name.as_string()));
+    }
+    result.names.insert(names.begin(), names.end());
+    const auto [known, added] = result.groups.emplace(
+        std::vector<std::string>(names.begin(), names.end()), &group.as_dict());
+    if (!added && !same_fields(*known->second, group.as_dict())) {
+      throw StateError(fmt::format(
+          "two param groups of the state dict are both the group of '{}' here, and differ",
+          fmt::join(names, "', '")));
+    }
+  }
+  std::map<std::string, std::string> found_as;
+  for (const auto& [name, value] : source.at("state").as_dict()) {
+    const std::string here = name_here(name);
+    const auto [known, added] = result.states.emplace(here, &value.as_dict());
+    if (!added && !bit_equal(*known->second, value.as_dict())) {
+      throw StateError(
+          fmt::format("'{}' and '{}' of the state dict are both parameter '{}' here, and differ",
+                      found_as.at(here), name, here));
+    }
+    found_as.emplace(here, name);
+    result.names.insert(here);
+  }
+  return result;
+}
+
 }  // namespace
 
+const std::string& NamedOptimizer::name_here(const std::string& name) const {
+  const auto alias = aliases_.find(name);
+  return alias == aliases_.end() ? name : alias->second;
+}
+
 StateDict NamedOptimizer::entry_state(const Entry& entry) const {
-  const optim::UpdateRule& rule = entry.group->rule();
+  const optim::UpdateRule& rule = *groups_[entry.group].rule;
+  const auto slots = rule.slots();
   StateDict state;
-  for (std::size_t i = 0; i < std::min(rule.slots().size(), entry.live_slots); ++i) {
-    state[rule.slots()[i]] = entry.slots[i];
+  for (const Slot& slot : entry.slots) {
+    const bool used = std::find(slots.begin(), slots.end(), slot.name) != slots.end();
+    if (used && slot.live) state[slot.name] = slot.numbers;
   }
-  if (rule.counts_steps()) state["step"] = entry.steps;
+  if (!state.empty()) {
+    // What the rule has come to need since the last step begins with its initial value.
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      if (state.contains(slots[i])) continue;
+      const Tensor& value = entry.parameter.value();
+      state[slots[i]] = Tensor::full(value.shape(), rule.initial_value(i), value.dtype());
+    }
+  }
+  for (std::size_t i = 0; i < rule.scalars().size(); ++i) {
+    state[rule.scalars()[i]] = scalar_of(entry, i);
+  }
+  if (rule.counts_steps()) state["step"] = steps_of(entry);
   return state;
 }
 
 StateDict NamedOptimizer::state_dict() const {
   StateDict states;
-  for (const auto& [name, entry] : entries_) {
-    if (!entry.exists) continue;
-    StateDict state = entry_state(entry);
+  for (const auto& [name, index] : index_) {
+    if (!entries_[index].exists) continue;
+    StateDict state = entry_state(entries_[index]);
     if (!state.empty()) states[name] = std::move(state);
   }
   StateList groups;
-  for (const ParamGroup& group : groups_) groups.emplace_back(group.state_dict());
-  return {{"rule", defaults_->name()}, {"state", std::move(states)}, {"param_groups", groups}};
+  for (const Group& group : groups_) groups.emplace_back(group.group.state_dict());
+  StateDict state;  // not from a list, which would copy what it is given
+  state["rule"] = defaults_->name();
+  state["state"] = std::move(states);
+  state["param_groups"] = std::move(groups);
+  return state;
 }
 
-NamedOptimizer::LoadPlan NamedOptimizer::plan_load(const StateDict& source) const {
+NamedOptimizer::LoadPlan NamedOptimizer::plan_load(const StateDict& source,
+                                                   const LoadOptions& options) const {
   const bool initialized = std::any_of(entries_.begin(), entries_.end(),
-                                       [](const auto& item) { return item.second.exists; });
+                                       [](const Entry& entry) { return entry.exists; });
   if (!initialized && keeps_state()) {
     throw StateError(
         "Expects the optim to be initialized before load but found not initialized: call step() or "
         "init_state() first");
   }
+  const auto in_scope = [&options](const std::string& name) {
+    return name.starts_with(options.prefix);
+  };
+  const Source found =
+      read_source(source, [&](const std::string& name) { return name_here(options.rename(name)); });
+
   LoadPlan plan;
-  std::map<std::vector<std::string>, const StateDict*> found_groups;
-  for (const StateValue& group : source.at("param_groups").as_list()) {
-    found_groups[names_of(group.as_dict())] = &group.as_dict();
-  }
-  std::map<const ParamGroup*, std::unique_ptr<optim::UpdateRule>> rules;
-  for (const ParamGroup& group : groups_) {
-    const auto found = found_groups.find(group.names());
-    if (found == found_groups.end()) {
-      rules[&group] = group.rule().clone();
+  std::vector<std::unique_ptr<optim::UpdateRule>> rules;
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const std::vector<std::string> names = groups_[i].group.names();
+    const auto match = found.groups.find(names);
+    if (match == found.groups.end() || !std::all_of(names.begin(), names.end(), in_scope)) {
+      rules.push_back(groups_[i].rule->clone());
+      plan.report.kept_groups.push_back(groups_[i].group.name());
       continue;
     }
-    auto [rule, fields] =
-        rule_with(group.rule(), *found->second, fmt::format("{}", fmt::join(group.names(), "/")));
-    rules[&group] = std::move(rule);
-    plan.groups.emplace_back(const_cast<ParamGroup*>(&group), std::move(fields));
+    auto [rule, fields] = rule_with(*groups_[i].rule, *match->second,
+                                    [&names] { return fmt::format("{}", fmt::join(names, "/")); });
+    rules.push_back(std::move(rule));
+    plan.groups.push_back({i, std::move(fields)});
   }
-  const StateDict& states = source.at("state").as_dict();
-  for (const auto& [name, entry] : entries_) {
-    if (!states.contains(name)) continue;
-    const StateDict& found = states.at(name).as_dict();
-    check_entry(name, entry.parameter, *rules.at(entry.group), found);
-    plan.entries.emplace_back(const_cast<Entry*>(&entry), &found);
+  for (const auto& [name, index] : index_) {
+    const auto match = found.states.find(name);
+    if (in_scope(name) && match != found.states.end()) {
+      const Entry& entry = entries_[index];
+      plan.entries.emplace_back(name, entry_from(name, entry.parameter, *rules[entry.group],
+                                                 *match->second, options.convert_dtype));
+      plan.report.loaded.push_back(name);
+    } else if (in_scope(name) && !found.names.contains(name)) {
+      plan.report.missing.push_back(name);
+    } else {
+      plan.report.kept.push_back(name);
+    }
   }
+  for (const std::string& name : found.names) {
+    if (in_scope(name) && !index_.contains(name)) plan.report.unexpected.push_back(name);
+  }
+  if (options.strict) optim::check_strict(plan.report);
   return plan;
 }
 
@@ -136,17 +262,24 @@ NamedOptimizer::LoadPlan NamedOptimizer::plan_restore(const StateDict& source) c
     throw StateError(
         fmt::format("the state is of {}, this optimizer is {}", rule_name, defaults_->name()));
   }
+  const Source found =
+      read_source(source, [this](const std::string& name) { return name_here(name); });
   const StateList& found_groups = source.at("param_groups").as_list();
   if (found_groups.size() != groups_.size()) {
     throw StateError(fmt::format("the state has {} param groups, this optimizer {}",
                                  found_groups.size(), groups_.size()));
   }
-  LoadPlan plan{.entries = {}, .groups = {}, .clear = true};
-  std::map<const ParamGroup*, std::unique_ptr<optim::UpdateRule>> rules;
+  LoadPlan plan;
+  plan.clear = true;
+  std::vector<std::unique_ptr<optim::UpdateRule>> rules;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const ParamGroup& group = groups_[i];
-    const StateDict& found = found_groups[i].as_dict();
-    const std::vector<std::string> expected = group.names(), names = names_of(found);
+    const StateDict& group = found_groups[i].as_dict();
+    const std::vector<std::string> expected = groups_[i].group.names();
+    std::vector<std::string> names;
+    for (const StateValue& name : group.at("params").as_list()) {
+      names.push_back(name_here(name.as_string()));
+    }
+    std::sort(names.begin(), names.end());
     if (names != expected) {
       const auto [ours, theirs] =
           std::mismatch(expected.begin(), expected.end(), names.begin(), names.end());
@@ -154,69 +287,111 @@ NamedOptimizer::LoadPlan NamedOptimizer::plan_restore(const StateDict& source) c
           "param group {}: expected parameter '{}', found '{}' in the state", i,
           ours == expected.end() ? "(none)" : *ours, theirs == names.end() ? "(none)" : *theirs));
     }
-    auto [rule, fields] = rule_with(group.rule(), found, std::to_string(i));
-    rules[&group] = std::move(rule);
-    plan.groups.emplace_back(const_cast<ParamGroup*>(&group), std::move(fields));
+    auto [rule, fields] = rule_with(*groups_[i].rule, group, [i] { return std::to_string(i); });
+    rules.push_back(std::move(rule));
+    plan.groups.push_back({i, std::move(fields)});
   }
-  for (const auto& [name, value] : source.at("state").as_dict()) {
-    const auto entry = entries_.find(name);
-    if (entry == entries_.end()) {
+  for (const auto& [name, state] : found.states) {
+    const auto index = index_.find(name);
+    if (index == index_.end()) {
       throw StateError(fmt::format("the state has parameter '{}', which no param group has", name));
     }
-    check_entry(name, entry->second.parameter, *rules.at(entry->second.group), value.as_dict());
-    plan.entries.emplace_back(const_cast<Entry*>(&entry->second), &value.as_dict());
+    const Entry& entry = entries_[index->second];
+    plan.entries.emplace_back(
+        name, entry_from(name, entry.parameter, *rules[entry.group], *state, false));
   }
   return plan;
 }
 
+// Whether the state is a view of this optimizer's own, so that loading one parameter could change
+// what is yet to be loaded for another.
+bool NamedOptimizer::lies_in_slots(const StateDict& state) const {
+  const auto begin = [](const Tensor& tensor) {
+    return static_cast<const std::byte*>(tensor.raw());
+  };
+  return std::any_of(state.begin(), state.end(), [&](const auto& item) {
+    const auto* tensor = std::get_if<Tensor>(&item.second.variant());
+    return tensor != nullptr &&
+           std::any_of(slot_memory_.begin(), slot_memory_.end(), [&](const Tensor& memory) {
+             const std::less<> before;
+             return !before(begin(*tensor), begin(memory)) &&
+                    before(begin(*tensor), begin(memory) + memory.bytes());
+           });
+  });
+}
+
 void NamedOptimizer::apply(const LoadPlan& plan) {
-  std::vector<Entry*> wanted;
-  for (const auto& [entry, found] : plan.entries) wanted.push_back(entry);
+  std::set<const Entry*> loading;
+  bool rearranges = false;
+  for (const auto& [name, state] : plan.entries) {
+    const Entry& target = entry(name);
+    loading.insert(&target);
+    rearranges = rearranges || !target.arranged ||
+                 target.layout_epoch != target.parameter.layout_epoch() || lies_in_slots(state);
+  }
   std::vector<StateDict> before;
-  for (const auto& [group, fields] : plan.groups) before.push_back(group->rule().options());
+  for (const auto& [index, fields] : plan.groups) before.push_back(groups_[index].rule->options());
   try {
     // Which slots there are may follow from the new hyper-parameters.
-    for (const auto& [group, fields] : plan.groups) group->set(fields);
-    arrange_slots(wanted);
+    for (const auto& [index, fields] : plan.groups) groups_[index].rule->set(fields);
+    if (rearranges || slots_changed()) {
+      arrange_slots([&loading](const Entry& entry) { return loading.contains(&entry); });
+    }
   } catch (...) {
-    for (std::size_t i = 0; i < before.size(); ++i) plan.groups[i].first->set(before[i]);
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      groups_[plan.groups[i].index].rule->set(before[i]);
+    }
     throw;
   }
+  settle_all();
+  for (Run& run : runs_) run.uniform = false;
   if (plan.clear) {
-    for (auto& [name, entry] : entries_) {
-      entry.exists = false;
-      entry.live_slots = 0;
+    for (Entry& entry : entries_) {
+      entry.exists = entry.live = false;
       entry.steps = 0;
+      entry.scalars.fill(1);
+      for (Slot& slot : entry.slots) slot.live = false;
     }
   }
-  for (const auto& [entry, found] : plan.entries) {
-    const optim::UpdateRule& rule = entry->group->rule();
-    for (std::size_t i = 0; i < rule.slots().size(); ++i) {
-      entry->slots[i].copy_from(found->at(rule.slots()[i]).as_tensor());
+  for (const auto& [name, state] : plan.entries) {
+    Entry& loaded = entry(name);
+    const Group& group = groups_[loaded.group];
+    for (std::size_t i = 0; i < group.slots.size(); ++i) {
+      loaded.slots[i].numbers.copy_from(state.at(group.slots[i]).as_tensor());
+      loaded.slots[i].live = true;
     }
-    entry->exists = true;
-    entry->live_slots = rule.slots().size();
-    if (rule.counts_steps()) entry->steps = found->at("step").as_int();
+    const auto scalars = group.rule->scalars();
+    for (std::size_t i = 0; i < scalars.size(); ++i) {
+      loaded.scalars[i] = state.at(scalars[i]).as_double();
+    }
+    if (group.rule->counts_steps()) loaded.steps = state.at("step").as_int();
+    loaded.exists = loaded.live = true;
   }
 }
 
-void NamedOptimizer::load_state_dict(const StateDict& source) { apply(plan_load(source)); }
+LoadReport NamedOptimizer::check_load(const StateDict& source, const LoadOptions& options) const {
+  return plan_load(source, options).report;
+}
+
+LoadReport NamedOptimizer::load_state_dict(const StateDict& source, const LoadOptions& options) {
+  const LoadPlan plan = plan_load(source, options);
+  apply(plan);
+  return plan.report;
+}
 
 void NamedOptimizer::check_restore(const StateDict& source) const { plan_restore(source); }
 
 void NamedOptimizer::restore(const StateDict& source) { apply(plan_restore(source)); }
 
 void NamedOptimizer::init_state() {
-  std::vector<Entry*> starting;
-  for (auto& [name, entry] : entries_) {
-    if (!entry.parameter.requires_grad()) continue;
-    if (!entry.parameter.has_grad()) entry.parameter.mutable_grad();
-    if (!entry.exists) starting.push_back(&entry);
+  for (Entry& entry : entries_) {
+    if (entry.parameter.requires_grad() && !entry.parameter.has_grad()) {
+      entry.parameter.mutable_grad();
+    }
   }
-  arrange_slots(starting);
-  for (Entry* entry : starting) {
-    entry->exists = true;
-    entry->live_slots = entry->group->rule().slots().size();
+  arrange_slots([](const Entry& entry) { return entry.parameter.requires_grad(); });
+  for (Entry& entry : entries_) {
+    if (entry.parameter.requires_grad() && !entry.exists) start(entry);
   }
 }
 

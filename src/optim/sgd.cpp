@@ -12,14 +12,10 @@ std::span<const std::string_view> SGD::slots() const {
 }
 
 void SGD::check() const {
-  require(options_.lr >= 0, "lr >= 0", options_.lr);
-  require(options_.momentum >= 0, "momentum >= 0", options_.momentum);
-  require(options_.dampening >= 0, "dampening >= 0", options_.dampening);
-  require(options_.weight_decay >= 0, "weight_decay >= 0", options_.weight_decay);
-  if (options_.nesterov) {
-    require(options_.momentum > 0, "momentum > 0 with nesterov", options_.momentum);
-    require(options_.dampening == 0, "dampening = 0 with nesterov", options_.dampening);
-  }
+  BasicRule::check();
+  if (!options_.nesterov) return;
+  require(options_.momentum > 0, "momentum > 0 with nesterov", options_.momentum);
+  require(options_.dampening == 0, "dampening = 0 with nesterov", options_.dampening);
 }
 
 // g = ∇f + weight_decay · p
@@ -27,28 +23,23 @@ void SGD::check() const {
 // p = p - lr · (nesterov ? g + momentum · m : m)
 template <class T>
 void SGD::step(const UpdateRange<T>& range) const {
+  const T scale = gradient_factor(range);
   const T lr = static_cast<T>(options_.lr);
-  const T momentum = static_cast<T>(options_.momentum);
-  const T share = static_cast<T>(1 - options_.dampening);
   const T weight_decay = static_cast<T>(options_.weight_decay);
-  const std::size_t n = range.value.size();
-  T* p = range.value.data();
-  const T* gradient = range.gradient.data();
-
   if (options_.momentum == 0) {
-    for (std::size_t i = 0; i < n; ++i) p[i] -= lr * (gradient[i] + weight_decay * p[i]);
-    return;
+    return for_each<0>(range,
+                       [=](T& p, T gradient) { p -= lr * (scale * gradient + weight_decay * p); });
   }
-  T* m = range.slots[0].data();
+  const T momentum = static_cast<T>(options_.momentum);
   const T kept = range.fresh ? T{0} : momentum;
-  const T added = range.fresh ? T{1} : share;
-  const T lookahead = options_.nesterov ? momentum : T{1};
+  const T added = range.fresh ? T{1} : static_cast<T>(1 - options_.dampening);
+  const T ahead = options_.nesterov ? momentum : T{1};
   const T direct = options_.nesterov ? T{1} : T{0};
-  for (std::size_t i = 0; i < n; ++i) {
-    const T g = gradient[i] + weight_decay * p[i];
-    m[i] = kept * m[i] + added * g;
-    p[i] -= lr * (direct * g + lookahead * m[i]);
-  }
+  for_each<1>(range, [=](T& p, T gradient, T& m) {
+    const T g = scale * gradient + weight_decay * p;
+    m = kept * m + added * g;
+    p -= lr * (direct * g + ahead * m);
+  });
 }
 
 template void SGD::step(const UpdateRange<float>&) const;

@@ -95,7 +95,7 @@ void check_parameters(const std::vector<NamedParameter>& parameters) {
 
 GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
                                 const Communicator& communicator)
-    : communicator_(communicator.duplicate()) {
+    : GradientOwner(parameters.size()), communicator_(communicator.duplicate()) {
   communicator_.agree([&] { check_parameters(parameters); });
   std::vector<TensorSignature> signatures;
   for (const auto& [name, parameter] : parameters) {
@@ -258,7 +258,12 @@ void GradientReducer::Engine::reduce(double weight) {
   reduce_runs<float>(buffers_[0], share, total);
   reduce_runs<double>(buffers_[1], share, total);
   for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (std::exchange(used_[i], std::uint8_t{0})) settle(items_[i]);
+    if (used_[i]) settle(items_[i]);
+  }
+  const std::vector<std::uint8_t> final =
+      std::exchange(used_, std::vector<std::uint8_t>(used_.size()));
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    if (final[i]) items_[i].parameter.run_final_hooks();
   }
 }
 

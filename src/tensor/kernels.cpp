@@ -45,20 +45,31 @@ Block<T> exponential(const Block<T>& x) {
   return y;
 }
 
-template <class T>
-T block_sum(std::int64_t n, const T* x) {
-  std::array<T, lanes<T>> partial{};
-  std::int64_t i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) {
+// Sum of f(i) over begin ≤ i < end, in as many partial sums of type S as 64 bytes hold numbers of T.
+template <class T, class S, class F>
+S block_sum(std::int64_t begin, std::int64_t end, F f) {
+  std::array<S, lanes<T>> partial{};
+  std::int64_t i = begin;
+  for (; i + lanes<T> <= end; i += lanes<T>) {
     for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
-      partial[static_cast<std::size_t>(lane)] += x[i + lane];
+      partial[static_cast<std::size_t>(lane)] += f(i + lane);
     }
   }
-  for (std::int64_t lane = 0; i + lane < n; ++lane) {
-    partial[static_cast<std::size_t>(lane)] += x[i + lane];
+  for (std::int64_t lane = 0; i + lane < end; ++lane) {
+    partial[static_cast<std::size_t>(lane)] += f(i + lane);
   }
-  T total = 0;
-  for (const T value : partial) total += value;
+  S total = 0;
+  for (const S value : partial) total += value;
+  return total;
+}
+
+template <class T, class S, class F>
+double sum_blocks(std::int64_t n, F f) {
+  constexpr std::int64_t block = 1024;
+  double total = 0;
+  for (std::int64_t i = 0; i < n; i += block) {
+    total += static_cast<double>(block_sum<T, S>(i, std::min(i + block, n), f));
+  }
   return total;
 }
 
@@ -115,12 +126,18 @@ void map(Unary function, std::int64_t n, const T* x, T* y) {
 
 template <class T>
 double sum(std::int64_t n, const T* x) {
-  constexpr std::int64_t block = 1024;
-  double total = 0;
-  for (std::int64_t i = 0; i < n; i += block) {
-    total += static_cast<double>(block_sum(std::min(block, n - i), x + i));
-  }
-  return total;
+  return sum_blocks<T, T>(n, [x](std::int64_t i) { return x[i]; });
+}
+
+template <class T>
+double sum_squares(std::int64_t n, const T* x) {
+  return dot(n, x, x);
+}
+
+template <class T>
+double dot(std::int64_t n, const T* x, const T* y) {
+  return sum_blocks<T, double>(
+      n, [x, y](std::int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(y[i]); });
 }
 
 template <class T>
@@ -137,6 +154,11 @@ void repeat_row(std::int64_t rows, std::int64_t columns, const T* bias, T* y) {
 template <class T>
 void add_scaled(std::int64_t n, T factor, const T* x, T* y) {
   for (std::int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
+}
+
+template <class T>
+void move_towards(std::int64_t n, T share, const T* x, T* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += share * (x[i] - y[i]);
 }
 
 template <class T>
@@ -165,9 +187,12 @@ double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* l
                         const T*, T*, bool);                                                      \
   template void map<T>(Unary, std::int64_t, const T*, T*);                                        \
   template double sum<T>(std::int64_t, const T*);                                                 \
+  template double sum_squares<T>(std::int64_t, const T*);                                         \
+  template double dot<T>(std::int64_t, const T*, const T*);                                       \
   template void sum_rows<T>(std::int64_t, std::int64_t, const T*, T*, bool);                      \
   template void repeat_row<T>(std::int64_t, std::int64_t, const T*, T*);                          \
   template void add_scaled<T>(std::int64_t, T, const T*, T*);                                     \
+  template void move_towards<T>(std::int64_t, T, const T*, T*);                                   \
   template void scale<T>(std::int64_t, T, T*);                                                    \
   template double softmax_cross_entropy<T>(std::int64_t, std::int64_t, const T*,                  \
                                            const std::int64_t*, T*);

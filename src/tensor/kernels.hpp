@@ -25,6 +25,14 @@ void map(Unary function, std::int64_t n, const T* x, T* y);
 template <class T>
 double sum(std::int64_t n, const T* x);
 
+/// Sum of x · y, multiplied and added up in double precision, in blocks as sum() has them.
+template <class T>
+double dot(std::int64_t n, const T* x, const T* y);
+
+/// dot(n, x, x)
+template <class T>
+double sum_squares(std::int64_t n, const T* x);
+
 /// y[j] (+)= sum over rows i of x[i][j]
 template <class T>
 void sum_rows(std::int64_t rows, std::int64_t columns, const T* x, T* y, bool accumulate);
@@ -36,6 +44,10 @@ void repeat_row(std::int64_t rows, std::int64_t columns, const T* bias, T* y);
 /// y += factor · x
 template <class T>
 void add_scaled(std::int64_t n, T factor, const T* x, T* y);
+
+/// y += share · (x - y)
+template <class T>
+void move_towards(std::int64_t n, T share, const T* x, T* y);
 
 /// x *= factor
 template <class T>

@@ -19,7 +19,7 @@ using namespace testing;
 using optim::Adam;
 using optim::SGD;
 
-class ParamGroups : public ::testing::Test {
+class ParamGroupsTest : public ::testing::Test {
  protected:
   Parameter a() const { return parameters_[0].parameter; }
   Parameter b() const { return parameters_[1].parameter; }
@@ -58,30 +58,24 @@ class ParamGroups : public ::testing::Test {
   std::vector<NamedParameter> parameters_ = small_parameters();
 };
 
-TEST_F(ParamGroups, construction_refuses_a_name_that_comes_twice) {
+TEST_F(ParamGroupsTest, construction_refuses_a_name_that_comes_twice) {
   const std::vector<NamedParameter> twice{{"same", a()}, {"same", b()}};
   EXPECT_TRUE(
       throws<NameError>([&] { NamedOptimizer(twice, SGD()); }, "two parameters are called 'same'"));
 }
 
-TEST_F(ParamGroups, construction_refuses_a_parameter_under_two_names) {
-  const std::vector<NamedParameter> tied{{"first", a()}, {"second", a()}};
-  EXPECT_TRUE(throws<NameError>([&] { NamedOptimizer(tied, SGD()); },
-                                "'first' and 'second' are the same parameter"));
-}
-
-TEST_F(ParamGroups, construction_refuses_an_undefined_parameter) {
+TEST_F(ParamGroupsTest, construction_refuses_an_undefined_parameter) {
   const std::vector<NamedParameter> undefined{{"first", a()}, {"hole", Parameter()}};
   EXPECT_TRUE(throws<StateError>([&] { NamedOptimizer(undefined, SGD()); },
                                  "parameter 'hole' is undefined"));
 }
 
-TEST_F(ParamGroups, construction_refuses_no_parameters) {
+TEST_F(ParamGroupsTest, construction_refuses_no_parameters) {
   EXPECT_TRUE(
       throws<OptionError>([] { NamedOptimizer({}, SGD()); }, "the optimizer got no parameters"));
 }
 
-TEST_F(ParamGroups, construction_refuses_groups_that_are_empty_or_overlap) {
+TEST_F(ParamGroupsTest, construction_refuses_groups_that_are_empty_or_overlap) {
   EXPECT_TRUE(throws<OptionError>(
       [&] {
         NamedOptimizer(parameters_, SGD(), {{.params = a()}, {.params = {}}});
@@ -94,7 +88,7 @@ TEST_F(ParamGroups, construction_refuses_groups_that_are_empty_or_overlap) {
       "parameter 'a' appears in more than one param group"));
 }
 
-TEST_F(ParamGroups, a_refused_group_changes_nothing) {
+TEST_F(ParamGroupsTest, a_refused_group_changes_nothing) {
   EXPECT_TRUE(refused_group<OptionError>({.params = {}}, "the param group has no parameters"));
   EXPECT_TRUE(
       refused_group<NameError>({.params = {b(), Parameter(Tensor::zeros({8, 1}))}},
@@ -105,7 +99,7 @@ TEST_F(ParamGroups, a_refused_group_changes_nothing) {
   EXPECT_TRUE(refused_group<NameError>({.params = {b(), a()}},
                                        "parameter 'a' appears in more than one param group"));
   EXPECT_TRUE(refused_group<NameError>({.params = {b(), c(), b()}},
-                                       "parameter 'b' appears in more than one param group"));
+                                       "parameter 'b' appears twice in a param group"));
   EXPECT_TRUE(
       refused_group<OptionError>({.params = b(), .lr = -1}, "SGD: expected lr >= 0, found -1"));
   EXPECT_TRUE(refused_group<OptionError>({.params = b(), .lr = std::nan("")},
@@ -115,7 +109,7 @@ TEST_F(ParamGroups, a_refused_group_changes_nothing) {
   EXPECT_TRUE(refused_group<NameError>(
       {.params = b(), .fields = {{"beta1", 0.5}}},
       "SGD has no hyper-parameter 'beta1'; it has lr, momentum, dampening, weight_decay, "
-      "nesterov"));
+      "nesterov, maximize"));
   EXPECT_TRUE(refused_group<StateError>(
       {.params = b(), .fields = {{"momentum", "much"}}},
       "hyper-parameter 'momentum': expected a double in the state dict, found a string"));
@@ -124,14 +118,14 @@ TEST_F(ParamGroups, a_refused_group_changes_nothing) {
       "hyper-parameter 'nesterov': expected a bool in the state dict, found a double"));
 }
 
-TEST_F(ParamGroups, refused_hyper_parameters_change_nothing) {
+TEST_F(ParamGroupsTest, refused_hyper_parameters_change_nothing) {
   // The first field by name is good, and must be put back when the second is refused.
   EXPECT_TRUE(refused_fields<OptionError>({{"dampening", 0.5}, {"lr", -1.0}},
                                           "SGD: expected lr >= 0, found -1"));
   EXPECT_TRUE(refused_fields<NameError>(
       {{"dampening", 0.5}, {"rate", 1.0}},
       "SGD has no hyper-parameter 'rate'; it has lr, momentum, dampening, weight_decay, "
-      "nesterov"));
+      "nesterov, maximize"));
   EXPECT_TRUE(refused_fields<StateError>(
       {{"dampening", 0.5}, {"lr", true}},
       "hyper-parameter 'lr': expected a double in the state dict, found a bool"));
@@ -141,13 +135,13 @@ TEST_F(ParamGroups, refused_hyper_parameters_change_nothing) {
   EXPECT_THROW(optimizer.param_groups()[0].get("rate"), NameError);
 }
 
-TEST_F(ParamGroups, an_integer_is_taken_for_a_floating_point_field) {
+TEST_F(ParamGroupsTest, an_integer_is_taken_for_a_floating_point_field) {
   NamedOptimizer optimizer = of_a();
   optimizer.param_groups()[0].set({{"lr", 2}});
   EXPECT_EQ(optimizer.param_groups()[0].lr(), 2.0);
 }
 
-TEST_F(ParamGroups, inherit_what_they_do_not_override) {
+TEST_F(ParamGroupsTest, inherit_what_they_do_not_override) {
   NamedOptimizer optimizer(parameters_, SGD({.lr = 0.1, .momentum = 0.9, .weight_decay = 0.01}),
                            {{.params = a()},
                             {.params = b(), .lr = 0.5},
@@ -169,17 +163,17 @@ TEST_F(ParamGroups, inherit_what_they_do_not_override) {
   expect_group(3, 0.6, 0.9, 0.01);
 }
 
-TEST_F(ParamGroups, names_are_sorted_and_parameters_in_the_order_given) {
+TEST_F(ParamGroupsTest, names_are_sorted_and_parameters_in_the_order_given) {
   NamedOptimizer optimizer(parameters_, SGD(), {{.params = {c(), a(), b()}}});
   const ParamGroup& group = optimizer.param_groups()[0];
   EXPECT_EQ(group.names(), (std::vector<std::string>{"a", "b", "c"}));
   EXPECT_EQ(group.parameters()[0].name, "c");
   const StateDict saved = group.state_dict();
-  EXPECT_EQ(saved.size(), 6U);
+  EXPECT_EQ(saved.size(), 8U);
   EXPECT_EQ(saved.at("params").as_list()[0].as_string(), "a");
 }
 
-TEST_F(ParamGroups, are_live) {
+TEST_F(ParamGroupsTest, are_live) {
   NamedOptimizer optimizer = of_a();
   ParamGroup& group = optimizer.param_groups()[0];
   for (int i = 0; i < 3; ++i) {
@@ -206,7 +200,7 @@ TEST_F(ParamGroups, are_live) {
   EXPECT_TRUE(bit_equal(after_load, a().value()));
 }
 
-TEST_F(ParamGroups, stay_what_they_are_when_the_optimizer_moves) {
+TEST_F(ParamGroupsTest, stay_what_they_are_when_the_optimizer_moves) {
   NamedOptimizer original = of_a();
   ParamGroup* group = &original.param_groups()[0];
   NamedOptimizer moved = std::move(original);
@@ -217,7 +211,7 @@ TEST_F(ParamGroups, stay_what_they_are_when_the_optimizer_moves) {
   EXPECT_TRUE(bit_equal(before, a().value()));
 }
 
-TEST_F(ParamGroups, warn_of_parameters_in_no_group) {
+TEST_F(ParamGroupsTest, warn_of_parameters_in_no_group) {
   std::vector<std::string> notices;
   set_log_callback([&](LogLevel level, std::string_view message) {
     EXPECT_EQ(level, LogLevel::warning);
@@ -235,7 +229,7 @@ TEST_F(ParamGroups, warn_of_parameters_in_no_group) {
   EXPECT_TRUE(bit_equal(before, b().value()));
 }
 
-TEST_F(ParamGroups, zero_grad_forgets_gradients_or_zeroes_those_that_exist) {
+TEST_F(ParamGroupsTest, zero_grad_forgets_gradients_or_zeroes_those_that_exist) {
   NamedOptimizer optimizer(parameters_, Adam());
   a().mutable_grad().fill(3);
   optimizer.zero_grad(false);

@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
-#include "lockstep/optim/adam.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
-#include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
+#include "optim/all_rules.hpp"
 #include "optim/small_parameters.hpp"
 #include "testing/mpi_test.hpp"
 
@@ -32,18 +31,9 @@ class Story {
       const DType dtype = below(3) == 0 ? DType::f64 : DType::f32;
       parameters_.push_back({Parameter("p" + std::to_string(i), drawn(i, shape, dtype))});
     }
-    const double momentum = below(3) == 0 ? 0.0 : 0.9;
-    switch (below(3)) {
-      case 0:
-        rule_ = std::make_unique<optim::Adam>(optim::AdamOptions{.lr = 0.1});
-        break;
-      case 1:
-        rule_ = std::make_unique<optim::AdamW>(optim::AdamWOptions{.lr = 0.1});
-        break;
-      default:
-        rule_ = std::make_unique<optim::SGD>(
-            optim::SGDOptions{.lr = 0.1, .momentum = momentum, .dampening = 0.4});
-    }
+    const auto rules = all_rules();
+    rule_ = rules[below(rules.size())]->clone();
+    rule_->set({{"lr", 0.1}});
     next_group_ = 1 + below(count);
     groups_ = {below(next_group_) + 1, next_group_};
     optimizer_ = build(parameters_);
@@ -65,15 +55,15 @@ class Story {
     std::vector<ParamGroupOptions> groups;
     std::size_t begin = 0;
     for (const std::uint64_t end : groups_) {
-      ParamGroupOptions group;
-      for (; begin < end; ++begin) group.params.push_back(parameters[begin].parameter);
-      if (!group.params.empty()) groups.push_back(group);
+      std::vector<Parameter> members;
+      for (; begin < end; ++begin) members.push_back(parameters[begin].parameter);
+      if (!members.empty()) groups.push_back({.params = members});
     }
     return std::make_unique<NamedOptimizer>(parameters, *rule_, groups);
   }
 
   void act() {
-    switch (below(9)) {
+    switch (below(10)) {
       case 0:
         return step();
       case 1:
@@ -90,6 +80,8 @@ class Story {
         return fail();
       case 7:
         return move_memory();
+      case 8:
+        return load_renamed();
       default:
         return restore_elsewhere();
     }
@@ -104,16 +96,26 @@ class Story {
   void add_group() {
     if (next_group_ == parameters_.size()) return;
     const std::uint64_t end = next_group_ + 1 + below(parameters_.size() - next_group_);
-    ParamGroupOptions group;
-    while (next_group_ < end) group.params.push_back(parameters_[next_group_++].parameter);
+    std::vector<Parameter> members;
+    while (next_group_ < end) members.push_back(parameters_[next_group_++].parameter);
     groups_.push_back(end);
-    optimizer_->add_param_group(group);
+    optimizer_->add_param_group({.params = members});
   }
 
+  bool has_field(std::string_view name) const { return rule_->options().contains(name); }
+
+  // Among them those that decide which slots there are.
   void change_hyper_parameters() {
-    auto& groups = optimizer_->param_groups();
+    const ParamGroups groups = optimizer_->param_groups();
     ParamGroup& group = groups[below(groups.size())];
-    group.set({{"weight_decay", 0.01 * static_cast<double>(below(5))}, {"lr", 0.05}});
+    group.set_lr(0.05);
+    if (has_field("weight_decay")) {
+      group.set({{"weight_decay", 0.01 * static_cast<double>(below(5))}});
+    }
+    for (const char* name : {"amsgrad", "centered", "adapt", "maximize"}) {
+      if (has_field(name)) group.set({{name, below(2) == 0}});
+    }
+    if (has_field("momentum")) group.set({{"momentum", below(2) == 0 ? 0.0 : 0.8}});
   }
 
   void reload() {
@@ -144,8 +146,9 @@ class Story {
     EXPECT_THROW(optimizer_->restore(saved), OptionError);
     EXPECT_THROW(optimizer_->load_state_dict(saved), Error);
     EXPECT_THROW(optimizer_->add_param_group({.params = parameters_[0].parameter}), NameError);
-    EXPECT_THROW(optimizer_->param_groups().back().set({{"weight_decay", 0.5}, {"lr", NAN}}),
+    EXPECT_THROW(optimizer_->param_groups().back().set({{"maximize", true}, {"lr", NAN}}),
                  OptionError);
+    EXPECT_THROW(optimizer_->add_param_group({.params = "q*"}), NameError);
     saved = optimizer_->state_dict().clone();
     StateDict& states = saved["state"].as_dict();
     if (!states.empty()) {
@@ -166,13 +169,42 @@ class Story {
     EXPECT_TRUE(bit_equal(before, snapshot(*optimizer_, parameters_)));
   }
 
-  // Another optimizer, of other parameters of the same values, goes on as this one does.
-  void restore_elsewhere() {
+  // Other parameters of the same values, with a prefix to their names.
+  std::vector<NamedParameter> copies(const std::string& prefix) const {
     std::vector<NamedParameter> copies;
     for (const auto& [name, parameter] : parameters_) {
-      copies.emplace_back(name, Parameter(parameter.value().clone()));
+      copies.emplace_back(prefix + name, Parameter(parameter.value().clone()));
       copies.back().parameter.set_requires_grad(parameter.requires_grad());
     }
+    return copies;
+  }
+
+  // What is loaded under other names, and given back under the first, is what there was.
+  void load_renamed() {
+    const StateDict saved = optimizer_->state_dict().clone();
+    const std::vector<NamedParameter> renamed = copies("renamed.");
+    const std::unique_ptr<NamedOptimizer> other = build(renamed);
+    for (std::size_t i = 0; i < other->param_groups().size(); ++i) {
+      StateDict fields = optimizer_->param_groups()[i].hyper_parameters().options();
+      other->param_groups()[i].set(fields);
+    }
+    train(*other, renamed, 1, drawn_++);
+    if (other->state_dict().at("state").as_dict().empty()) return;
+    const auto there = [](const std::string& name) { return "renamed." + name; };
+    const LoadReport report = other->load_state_dict(saved, {.strict = true, .rename = {there}});
+    EXPECT_EQ(report.loaded.size(), saved.at("state").as_dict().size());
+    const StateDict found = other->state_dict();
+    for (const auto& [name, state] : saved.at("state").as_dict()) {
+      EXPECT_TRUE(bit_equal(state, found.at("state").as_dict().at(there(name)))) << name;
+    }
+    StateDict before = snapshot(*other, renamed);
+    EXPECT_THROW(other->load_state_dict(saved, {.strict = true}), StateError);
+    EXPECT_TRUE(bit_equal(before, snapshot(*other, renamed)));
+  }
+
+  // Another optimizer goes on as this one does.
+  void restore_elsewhere() {
+    std::vector<NamedParameter> copies = this->copies("");
     const std::unique_ptr<NamedOptimizer> other = build(copies);
     other->restore(optimizer_->state_dict());
     const std::uint64_t seed = drawn_++;

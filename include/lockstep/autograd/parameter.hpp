@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,11 +15,28 @@ class Parameter;
 
 namespace autograd {
 
+struct GradientFlags {
+  bool has_gradient = false;
+  bool requires_grad = false;
+};
+
+/// The flags of a gradient owner's parameters, by index: side by side, so that an optimizer sees at
+/// a glance whether all of many neighbours take part in a step.
+struct GradientTable {
+  std::vector<GradientFlags> flags;
+  std::uint64_t layout_epoch = 0;  ///< changes when a parameter in it is bound elsewhere
+};
+
 /// Takes over where the gradients of parameters are stored and when they are final: implemented by
 /// what reduces them over ranks.
 class GradientOwner {
  public:
+  /// Of so many parameters; those with a higher index keep their flags by themselves.
+  explicit GradientOwner(std::size_t parameters = 0) : table_(std::make_shared<GradientTable>()) {
+    table_->flags.resize(parameters);
+  }
   virtual ~GradientOwner() = default;
+  const std::shared_ptr<GradientTable>& table() const noexcept { return table_; }
 
   /// A backward is about to write the first contribution to a parameter's gradient. Returns whether
   /// it adds to what is in the storage, or replaces it.
@@ -30,6 +49,9 @@ class GradientOwner {
   /// Such a backward ended by an exception. (One that throws because its graph was used up has not
   /// begun.)
   virtual void abandon() noexcept = 0;
+
+ private:
+  std::shared_ptr<GradientTable> table_;
 };
 
 }  // namespace autograd
@@ -53,12 +75,20 @@ class Parameter : public Variable {
   Tensor& mutable_grad();
   /// Forgets the gradient, or sets it to zero where it exists and set_to_none is false.
   void zero_grad(bool set_to_none = true);
+  /// Forgets the gradient and frees its memory, which zero_grad() keeps for the next backward. Memory
+  /// that belongs to a gradient owner stays.
+  void release_grad();
   void set_requires_grad(bool requires_grad);
 
   /// Calls the hook whenever a backward has completed this parameter's local gradient (before any
   /// reduction over ranks). Returns a number for remove_hook.
   std::int64_t register_hook(Hook hook);
+  /// Calls the hook whenever this parameter's gradient is final: after the reduction over ranks
+  /// where there is one, and else as above. It may change the value and release the gradient.
+  std::int64_t register_final_hook(Hook hook);
   void remove_hook(std::int64_t handle);
+  /// Calls the final hooks: done by the gradient owner.
+  void run_final_hooks() const;
 
   /// Moves the value and the storage of the gradient into other memory; the value is copied there,
   /// and the gradient too where it exists. From then on `owner` is told about this parameter's

@@ -10,27 +10,30 @@ struct AdamOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0;  ///< added to the gradient, times the value
+  bool amsgrad = false;     ///< divide by the largest second moment so far
+  bool maximize = false;    ///< go uphill
 
   std::vector<Field> fields() {
-    return {{"lr", &lr},
-            {"beta1", &beta1},
-            {"beta2", &beta2},
-            {"eps", &eps},
-            {"weight_decay", &weight_decay}};
+    return {{"lr", &lr, Domain::non_negative},
+            {"beta1", &beta1, Domain::fraction},
+            {"beta2", &beta2, Domain::fraction},
+            {"eps", &eps, Domain::positive},
+            {"weight_decay", &weight_decay, Domain::non_negative},
+            {"amsgrad", &amsgrad},
+            {"maximize", &maximize}};
   }
 };
 
-/// Kingma, Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980.
-/// Slots: exp_avg, exp_avg_sq; counts steps.
+/// Kingma, Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980; AMSGrad: Reddi, Kale,
+/// Kumar, "On the convergence of Adam and beyond", arXiv:1904.09237. Slots: exp_avg, exp_avg_sq, and
+/// max_exp_avg_sq with amsgrad; counts steps.
 class Adam : public BasicRule<Adam, AdamOptions> {
  public:
-  /// OptionError unless lr ≥ 0, 0 ≤ beta < 1, eps > 0 and weight_decay ≥ 0.
   explicit Adam(const AdamOptions& options = {});
 
   std::string_view name() const override { return "Adam"; }
   std::span<const std::string_view> slots() const override;
   bool counts_steps() const override { return true; }
-  void check() const override;
 
   template <class T>
   void step(const UpdateRange<T>& range) const;
@@ -42,27 +45,28 @@ struct AdamWOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 1e-2;  ///< takes its share, times lr, off the value itself
+  bool amsgrad = false;        ///< divide by the largest second moment so far
+  bool maximize = false;       ///< go uphill
 
   std::vector<Field> fields() {
-    return {{"lr", &lr},
-            {"beta1", &beta1},
-            {"beta2", &beta2},
-            {"eps", &eps},
-            {"weight_decay", &weight_decay}};
+    return {{"lr", &lr, Domain::non_negative},
+            {"beta1", &beta1, Domain::fraction},
+            {"beta2", &beta2, Domain::fraction},
+            {"eps", &eps, Domain::positive},
+            {"weight_decay", &weight_decay, Domain::non_negative},
+            {"amsgrad", &amsgrad},
+            {"maximize", &maximize}};
   }
 };
 
-/// Adam with decoupled weight decay: Loshchilov, Hutter, arXiv:1711.05101.
-/// Slots: exp_avg, exp_avg_sq; counts steps.
+/// Adam with decoupled weight decay: Loshchilov, Hutter, arXiv:1711.05101. Slots as for Adam.
 class AdamW : public BasicRule<AdamW, AdamWOptions> {
  public:
-  /// OptionError as for Adam.
   explicit AdamW(const AdamWOptions& options = {});
 
   std::string_view name() const override { return "AdamW"; }
   std::span<const std::string_view> slots() const override;
   bool counts_steps() const override { return true; }
-  void check() const override;
 
   template <class T>
   void step(const UpdateRange<T>& range) const;

@@ -1,83 +1,162 @@
 #pragma once
 
-#include <deque>
-#include <memory>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "lockstep/autograd/parameter.hpp"
-#include "lockstep/optim/update_rule.hpp"
+#include "lockstep/optim/clipping.hpp"
+#include "lockstep/optim/param_group.hpp"
 #include "lockstep/state/state_dict.hpp"
 
 namespace lockstep {
 
-/// The parameters of a group: several, or a lone one.
-struct ParameterList : std::vector<Parameter> {
-  ParameterList() = default;
-  ParameterList(std::vector<Parameter> parameters)  // NOLINT: lists convert
-      : std::vector<Parameter>(std::move(parameters)) {}
-  ParameterList(std::initializer_list<Parameter> parameters) : std::vector<Parameter>(parameters) {}
-  ParameterList(Parameter parameter) { push_back(std::move(parameter)); }  // NOLINT
+struct StepOptions {
+  double gradient_scale = 1;  ///< what gradients are multiplied with: 1 / loss scale
 };
 
-/// What is asked for when a param group is made. Hyper-parameters that are not named here are those
-/// of the optimizer's update rule: {.params = model.net3.parameters(), .lr = 1e-3}.
-struct ParamGroupOptions {
-  ParameterList params;
-  std::optional<double> lr = std::nullopt;
-  StateDict fields = {};  ///< any other hyper-parameters by name: {{"weight_decay", 1e-4}}
+struct StepReport {
+  bool applied = true;  ///< false where clipping has skipped the step
+  /// Norm of all gradients before clipping, where there is any.
+  std::optional<double> gradient_norm = std::nullopt;
+  /// Parameters for whose gradients the step was skipped.
+  std::vector<std::string> non_finite = {};
 };
 
-/// Parameters that share hyper-parameters. A group belongs to its optimizer, and what is set here
-/// is what the next step uses.
-class ParamGroup {
+/// Other names for parameters of a state dict: a map from the name there to the name here, where
+/// names that it lacks stay, or a function.
+class Renaming {
  public:
-  ParamGroup(std::vector<NamedParameter> parameters, std::unique_ptr<optim::UpdateRule> rule);
+  Renaming() = default;
+  Renaming(std::map<std::string, std::string> names);  // NOLINT: made from all
+  Renaming(std::initializer_list<std::pair<const std::string, std::string>> names)
+      : Renaming(std::map<std::string, std::string>(names)) {}
+  template <class F>
+  requires(!std::same_as<F, Renaming> && std::is_invocable_r_v<std::string, F&, const std::string&>)
+      Renaming(F rename)
+      : rename_(std::move(rename)) {}  // NOLINT
 
-  const std::vector<NamedParameter>& parameters() const noexcept { return parameters_; }
-  /// The names of the parameters, sorted.
-  std::vector<std::string> names() const;
-
-  double lr() const { return get("lr").as_double(); }
-  void set_lr(double lr) { set({{"lr", lr}}); }
-  /// Hyper-parameters by name; see UpdateRule::get and UpdateRule::set for the errors.
-  StateValue get(std::string_view field) const { return rule_->get(field); }
-  void set(const StateDict& fields) { rule_->set(fields); }
-  const optim::UpdateRule& rule() const noexcept { return *rule_; }
-
-  /// "params", the sorted names, and every hyper-parameter.
-  StateDict state_dict() const;
+  std::string operator()(const std::string& name) const { return rename_ ? rename_(name) : name; }
 
  private:
-  std::vector<NamedParameter> parameters_;
-  std::unique_ptr<optim::UpdateRule> rule_;
+  std::function<std::string(const std::string&)> rename_;
+};
+
+struct LoadOptions {
+  /// StateError, which lists them, where names are missing or unexpected.
+  bool strict = false;
+  /// Loads only parameters whose name here starts with it.
+  std::string prefix = {};
+  /// Applied to the names in the source first.
+  Renaming rename = {};
+  /// Converts numbers of another floating-point dtype, which are a DTypeError otherwise. StateError
+  /// for one outside the range of the parameter's.
+  bool convert_dtype = false;
+};
+
+/// What became of the names. Each of the optimizer's parameters is in one of the first three lists.
+struct LoadReport {
+  std::vector<std::string> loaded = {};  ///< took over the source's state
+  std::vector<std::string> kept = {};    ///< left out by the prefix, or without state in the source
+  std::vector<std::string> missing = {};     ///< unknown to the source; keep what they have
+  std::vector<std::string> unexpected = {};  ///< only in the source
+  /// Param groups whose set of parameters is no group of the source: keep their hyper-parameters.
+  std::vector<std::string> kept_groups = {};
 };
 
 /// The face of all optimizers whose state is keyed by parameter name. None of it is collective,
 /// unless an optimizer says so.
 class KeyedOptimizer : public Stateful {
  public:
-  /// Updates the parameters that have a gradient and require one.
-  virtual void step() = 0;
-  /// Forgets the gradients of all parameters, or sets existing ones to zero.
-  virtual void zero_grad(bool set_to_none = true) = 0;
+  using Closure = std::function<double()>;
+  using BeforeStep = std::function<void(KeyedOptimizer&)>;
+  using AfterStep = std::function<void(KeyedOptimizer&, const StepReport&)>;
 
-  /// The groups, live; a reference to one stays valid while the optimizer lives.
-  virtual std::deque<ParamGroup>& param_groups() = 0;
-  virtual const std::deque<ParamGroup>& param_groups() const = 0;
+  /// Updates the parameters that have a gradient and require one.
+  StepReport step(const StepOptions& options = {});
+  /// Calls the closure, which computes the loss and its gradients (after zero_grad(), mostly), makes
+  /// a step, and returns the loss. The closure of an optimizer that searches along a line is called
+  /// several times, and must return the same on all ranks.
+  template <class F>
+  requires std::is_invocable_r_v<double, F&>
+  double step(F closure) { return step_with(Closure(std::move(closure))); }
+  /// Updates a parameter that has a gradient by itself, without hooks. NameError for one in no
+  /// group; OptionError where clipping needs all gradients.
+  StepReport step_parameter(const Parameter& parameter, const StepOptions& options = {});
+  /// Forgets the gradients of all parameters, or sets existing ones to zero.
+  void zero_grad(bool set_to_none = true);
+
+  /// Clips gradients in each step: in place by value and by their own norms, and by the global norm
+  /// without touching the gradients themselves.
+  void set_clipping(const optim::Clipping& clipping);
+  void remove_clipping() { clipping_.reset(); }
+  const std::optional<optim::Clipping>& clipping() const noexcept { return clipping_; }
+
+  /// Calls a function before, or after, each step; not after a skipped one. Returns a number for
+  /// remove_hook. A hook that another one adds is called from the next step on. OptionError for an
+  /// empty function.
+  std::int64_t before_step(BeforeStep hook);
+  std::int64_t after_step(AfterStep hook);
+  void remove_hook(std::int64_t handle);
+
+  virtual ParamGroups param_groups() = 0;
+  virtual ConstParamGroups param_groups() const = 0;
+  /// The names of the groups, in the order of param_groups().
+  virtual std::vector<std::string> group_names() const = 0;
+  /// NameError, which lists the names there are, where no group has that name.
+  ParamGroup& param_group(std::string_view name);
   /// Adds a group, or throws and changes nothing.
   virtual void add_param_group(const ParamGroupOptions& options) = 0;
+
+  /// All parameters that groups can be made of, under their names in state dicts.
+  virtual std::vector<NamedParameter> named_parameters() const = 0;
+  /// Calls a function for each parameter in a group.
+  virtual void visit_parameters(const std::function<void(const NamedParameter&)>& visit) const = 0;
+  /// Whether the parameter is in a group.
+  virtual bool contains(const Parameter& parameter) const = 0;
 
   /// Takes over the state of the parameters that both know, by name; throws an Error of the kind
   /// that fits (mostly StateError, ShapeError or DTypeError) and changes nothing where it does not
   /// fit.
-  virtual void load_state_dict(const StateDict& source) = 0;
-  /// Makes the state that load_state_dict needs, without a step: zero gradients and zero slots for
-  /// every parameter that requires a gradient. Values, step counts, and gradients and slots that
+  virtual LoadReport load_state_dict(const StateDict& source, const LoadOptions& options) = 0;
+  LoadReport load_state_dict(const StateDict& source) { return load_state_dict(source, {}); }
+  /// What load_state_dict would report or throw; changes nothing.
+  virtual LoadReport check_load(const StateDict& source, const LoadOptions& options) const = 0;
+  /// Makes the state that load_state_dict needs, without a step: zero gradients and initial slots
+  /// for every parameter that requires a gradient. Values, step counts, and gradients and slots that
   /// exist stay as they are.
   virtual void init_state() = 0;
+
+  /// Throws where options of the optimizer contradict each other, which a step does before anything
+  /// changes.
+  virtual void check_step() const {}
+  /// step(closure), for an optimizer to override.
+  virtual double step_with(const Closure& closure);
+  /// The step itself, of all parameters or of one, without hooks and clipping.
+  virtual void update(double gradient_scale) = 0;
+  virtual void update(const Parameter& parameter, double gradient_scale) = 0;
+
+ protected:
+  KeyedOptimizer() = default;
+  KeyedOptimizer(KeyedOptimizer&&) = default;
+  KeyedOptimizer& operator=(KeyedOptimizer&&) = default;
+
+  void run_before_step();
+  void run_after_step(const StepReport& report);
+
+ private:
+  std::optional<optim::Clipping> clipping_;
+  std::vector<std::pair<std::int64_t, BeforeStep>> before_;
+  std::vector<std::pair<std::int64_t, AfterStep>> after_;
+  std::int64_t next_hook_ = 0;
 };
 
 }  // namespace lockstep

@@ -8,15 +8,17 @@ struct SGDOptions {
   double lr = 1e-3;
   double momentum = 0;
   double dampening = 0;
-  double weight_decay = 0;
-  bool nesterov = false;
+  double weight_decay = 0;  ///< added to the gradient, times the value
+  bool nesterov = false;    ///< look ahead along the momentum
+  bool maximize = false;    ///< go uphill
 
   std::vector<Field> fields() {
-    return {{"lr", &lr},
-            {"momentum", &momentum},
-            {"dampening", &dampening},
-            {"weight_decay", &weight_decay},
-            {"nesterov", &nesterov}};
+    return {{"lr", &lr, Domain::non_negative},
+            {"momentum", &momentum, Domain::non_negative},
+            {"dampening", &dampening, Domain::non_negative},
+            {"weight_decay", &weight_decay, Domain::non_negative},
+            {"nesterov", &nesterov},
+            {"maximize", &maximize}};
   }
 };
 
@@ -25,12 +27,11 @@ struct SGDOptions {
 /// Hinton, "On the importance of initialization and momentum in deep learning", ICML 2013.
 class SGD : public BasicRule<SGD, SGDOptions> {
  public:
-  /// OptionError for a negative or NaN field, or Nesterov with dampening or without momentum.
+  /// Nesterov needs momentum, and no dampening.
   explicit SGD(const SGDOptions& options = {});
 
   std::string_view name() const override { return "SGD"; }
   std::span<const std::string_view> slots() const override;
-  bool counts_steps() const override { return false; }
   void check() const override;
 
   template <class T>

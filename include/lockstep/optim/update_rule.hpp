@@ -1,70 +1,52 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
-#include <variant>
-#include <vector>
+#include <utility>
 
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/optim/hyper_parameters.hpp"
 
 namespace lockstep::optim {
 
-/// A hyper-parameter of an update rule: its name, and where its value is.
-struct Field {
-  std::string_view name;
-  std::variant<double*, std::int64_t*, bool*> value;
-};
-
-/// A run of numbers of one dtype that are updated in the same way: one parameter, or several that
-/// lie side by side in memory.
+/// Numbers of one dtype that are updated in the same way: a parameter, or several that lie side by
+/// side in memory.
 template <class T>
 struct UpdateRange {
   std::span<T> value;
   std::span<const T> gradient;
   std::span<const std::span<T>> slots;  ///< in the order of UpdateRule::slots()
-  bool fresh = false;                   ///< the slots came into being for this step, as zeros
+  std::span<double> scalars;            ///< in the order of UpdateRule::scalars()
+  bool fresh = false;                   ///< no slot existed before this step
   std::int64_t step = 1;                ///< number of this step, from 1
+  double gradient_scale = 1;            ///< what the gradient is to be multiplied with
 };
 
 /// How an optimizer turns gradients into new values: hyper-parameters, and the formula of a step.
-/// What is kept from step to step for each number lives in named slots of the optimizer, never in
-/// the rule.
-class UpdateRule {
+/// What is kept from step to step is no part of it: a number for each element in every slot, and a
+/// number for each parameter in every scalar, both under their names in the optimizer's state.
+class UpdateRule : public HyperParameters {
  public:
   static constexpr std::size_t max_slots = 8;
-
-  virtual ~UpdateRule() = default;
+  static constexpr std::size_t max_scalars = 2;
 
   virtual std::unique_ptr<UpdateRule> clone() const = 0;
-  virtual std::string_view name() const = 0;
-  virtual std::vector<Field> fields() = 0;
+
   /// The slots that a step needs with the present hyper-parameters; at most max_slots.
   virtual std::span<const std::string_view> slots() const = 0;
+  /// What a slot holds before the first step.
+  virtual double initial_value([[maybe_unused]] std::size_t slot) const { return 0; }
+  /// The scalars of a parameter, at most max_scalars, which are 1 before the first step.
+  virtual std::span<const std::string_view> scalars() const { return {}; }
   /// Whether the number of steps is part of a parameter's state, as "step".
-  virtual bool counts_steps() const = 0;
-  /// Throws OptionError, naming the field, where a hyper-parameter is outside its range.
-  virtual void check() const = 0;
+  virtual bool counts_steps() const { return false; }
+  /// Whether a range must be exactly one parameter, since norms of the whole go into its step.
+  virtual bool whole_parameters() const { return false; }
+
   virtual void update(const UpdateRange<float>& range) const = 0;
   virtual void update(const UpdateRange<double>& range) const = 0;
-
-  /// The hyper-parameter of that name; NameError, which lists the names there are, for another.
-  StateValue get(std::string_view field) const;
-  /// Sets hyper-parameters by name, or throws and changes nothing: NameError, OptionError, or
-  /// StateError where a value has another type. An integer is taken for a floating-point field.
-  void set(const StateDict& fields);
-  /// All hyper-parameters by name.
-  StateDict options() const;
-
-  /// For check(): throws OptionError "<rule>: expected <expectation>, found <value>" unless the
-  /// value is valid, and finite.
-  void require(bool valid, std::string_view expectation, double value) const;
-
- protected:
-  UpdateRule() = default;
-  UpdateRule(const UpdateRule&) = default;
-  UpdateRule& operator=(const UpdateRule&) = default;
 };
 
 /// What every rule repeats, for a `Derived` with `template <class T> void step(const
@@ -86,7 +68,39 @@ class BasicRule : public UpdateRule {
  protected:
   explicit BasicRule(const Options& options) : options_(options) {}
 
+  /// What to multiply the gradient with: the scale of the range, negative where the rule goes
+  /// uphill.
+  template <class T>
+  T gradient_factor(const UpdateRange<T>& range) const {
+    return static_cast<T>(options_.maximize ? -range.gradient_scale : range.gradient_scale);
+  }
+
   Options options_;
 };
+
+/// Euclidean norm, of squares added up in double precision.
+template <class T>
+double norm(std::span<const T> numbers);
+
+namespace detail {
+
+template <class T, class F, class... Slot>
+void for_each(std::size_t n, F f, T* __restrict value, const T* __restrict gradient,
+              Slot* __restrict... slots) {
+  for (std::size_t i = 0; i < n; ++i) f(value[i], gradient[i], slots[i]...);
+}
+
+}  // namespace detail
+
+/// Calls f(value, gradient, slots...) with references to the value and the first `Slots` slots of
+/// each element, in a loop that compilers vectorise.
+template <std::size_t Slots, class T, class F>
+void for_each(const UpdateRange<T>& range, F f) {
+  [&]<std::size_t... Slot>(std::index_sequence<Slot...>) {
+    detail::for_each(range.value.size(), f, range.value.data(), range.gradient.data(),
+                     range.slots[Slot].data()...);
+  }
+  (std::make_index_sequence<Slots>());
+}
 
 }  // namespace lockstep::optim

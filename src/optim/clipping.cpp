@@ -1,0 +1,165 @@
+#include "lockstep/optim/clipping.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "lockstep/core/error.hpp"
+#include "optim/clip.hpp"
+#include "tensor/dispatch.hpp"
+#include "tensor/kernels.hpp"
+
+namespace lockstep::optim {
+namespace {
+
+constexpr double margin = 1e-6;
+
+template <class T>
+double magnitude(const Tensor& gradient, double p) {
+  const T* x = gradient.data<T>();
+  const std::int64_t n = gradient.size();
+  if (p == 2) return kernels::sum_squares(n, x);
+  double result = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double size = std::abs(static_cast<double>(x[i]));
+    if (!std::isinf(p)) {
+      result += std::pow(size, p);
+    } else if (size > result || std::isnan(size)) {
+      result = size;
+    }
+  }
+  return result;
+}
+
+// Σ |x|^p of the gradient's numbers, or their largest magnitude where p is infinite.
+double magnitude(const Parameter& parameter, double p) {
+  return dispatch_floating(parameter.dtype(),
+                           [&]<class T>() { return magnitude<T>(parameter.grad(), p); });
+}
+
+double root(double magnitude, double p) {
+  return std::isinf(p) ? magnitude : p == 2 ? std::sqrt(magnitude) : std::pow(magnitude, 1 / p);
+}
+
+void scale_gradient(Parameter& parameter, double factor) {
+  dispatch_floating(parameter.dtype(), [&]<class T>() {
+    kernels::scale(parameter.size(), static_cast<T>(factor), parameter.mutable_grad().data<T>());
+  });
+}
+
+void clamp_gradient(Parameter& parameter, double limit) {
+  dispatch_floating(parameter.dtype(), [&]<class T>() {
+    const T most = static_cast<T>(limit);
+    for (T& number : parameter.mutable_grad().span<T>()) number = std::clamp(number, -most, most);
+  });
+}
+
+}  // namespace
+
+void Clipping::check() const {
+  const auto positive = [](const char* name, const std::optional<double>& limit) {
+    if (limit && !(*limit > 0)) {
+      throw OptionError(fmt::format("clipping: expected {} > 0, found {}", name, *limit));
+    }
+  };
+  positive("value", value);
+  positive("norm", norm);
+  positive("global_norm", global_norm);
+  if (!(norm_type >= 1)) {
+    throw OptionError(fmt::format("clipping: expected norm_type >= 1, found {}", norm_type));
+  }
+}
+
+std::vector<NamedParameter> with_gradient(const VisitParameters& parameters) {
+  std::vector<NamedParameter> found;
+  std::set<const void*> known;
+  parameters([&](const NamedParameter& named) {
+    const Parameter& parameter = named.parameter;
+    if (!parameter.defined()) {
+      throw StateError(fmt::format("parameter '{}' is undefined", named.name));
+    }
+    if (!parameter.has_grad() || !parameter.requires_grad()) return;
+    if (known.insert(parameter.identity()).second) found.push_back(named);
+  });
+  return found;
+}
+
+ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& clipping, double scale,
+                    double& factor) {
+  const double p = clipping.norm_type;
+  const double unit = std::abs(scale);
+  const auto norm_of = [unit, p](double size) { return unit * root(size, p); };
+  double total = 0;
+  const auto add = [&total, p](double size) {
+    if (!std::isinf(p)) {
+      total += size;
+    } else if (size > total || std::isnan(size)) {
+      total = size;
+    }
+  };
+  ClippingReport report;
+  double largest = -1;
+  const std::string* name_of_largest = nullptr;
+  for (const NamedParameter& named : parameters) {
+    const double size = magnitude(named.parameter, p);
+    if (!std::isfinite(norm_of(size))) report.non_finite.push_back(named.name);
+    if (size > largest) {
+      largest = size;
+      name_of_largest = &named.name;
+    }
+    add(size);
+  }
+  report.global_norm = norm_of(total);
+  if (report.non_finite.empty() && !std::isfinite(report.global_norm)) {
+    report.non_finite.push_back(*name_of_largest);
+  }
+  if (!report.non_finite.empty()) return report;
+  if (clipping.value || clipping.norm) {
+    total = 0;
+    for (NamedParameter& named : parameters) {
+      Parameter& parameter = named.parameter;
+      if (clipping.value) clamp_gradient(parameter, *clipping.value / unit);
+      double size = magnitude(parameter, p);
+      const double norm = norm_of(size);
+      if (clipping.norm && norm > *clipping.norm) {
+        scale_gradient(parameter, *clipping.norm / (norm + margin));
+        size = magnitude(parameter, p);
+      }
+      add(size);
+    }
+  }
+  const double norm = norm_of(total);
+  const bool above = clipping.global_norm && norm > *clipping.global_norm;
+  factor = above ? *clipping.global_norm / (norm + margin) : 1.0;
+  return report;
+}
+
+void check_finite(const Clipping& clipping, const ClippingReport& report) {
+  if (report.non_finite.empty() || clipping.non_finite == NonFinite::skip) return;
+  const std::size_t others = report.non_finite.size() - 1;
+  throw StateError(fmt::format("the gradient of parameter '{}' is not finite{}",
+                               report.non_finite.front(),
+                               others == 0 ? "" : fmt::format(", nor are {} others", others)));
+}
+
+ClippingReport clip_gradients(const std::vector<NamedParameter>& parameters,
+                              const Clipping& clipping) {
+  clipping.check();
+  std::vector<NamedParameter> found = with_gradient([&parameters](const auto& visit) {
+    for (const NamedParameter& named : parameters) visit(named);
+  });
+  double factor = 1;
+  ClippingReport report = clip(found, clipping, 1.0, factor);
+  check_finite(clipping, report);
+  if (factor != 1) {
+    for (NamedParameter& named : found) scale_gradient(named.parameter, factor);
+  }
+  return report;
+}
+
+}  // namespace lockstep::optim

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "lockstep/optim/adadelta.hpp"
+#include "lockstep/optim/adagrad.hpp"
+#include "lockstep/optim/adam.hpp"
+#include "lockstep/optim/adamax.hpp"
+#include "lockstep/optim/asgd.hpp"
+#include "lockstep/optim/lamb.hpp"
+#include "lockstep/optim/lars.hpp"
+#include "lockstep/optim/lion.hpp"
+#include "lockstep/optim/nadam.hpp"
+#include "lockstep/optim/radam.hpp"
+#include "lockstep/optim/rmsprop.hpp"
+#include "lockstep/optim/rprop.hpp"
+#include "lockstep/optim/sgd.hpp"
+
+namespace lockstep::testing {
+
+/// One of each update rule, with options that give it all of its slots.
+inline std::vector<std::unique_ptr<optim::UpdateRule>> all_rules() {
+  std::vector<std::unique_ptr<optim::UpdateRule>> rules;
+  const auto add = [&rules](const optim::UpdateRule& rule) { rules.push_back(rule.clone()); };
+  add(optim::SGD({.momentum = 0.9, .dampening = 0.4}));
+  add(optim::Adam({.amsgrad = true}));
+  add(optim::AdamW());
+  add(optim::NAdam());
+  add(optim::RAdam());
+  add(optim::Adamax());
+  add(optim::Adagrad({.initial_accumulator_value = 0.1}));
+  add(optim::Adadelta());
+  add(optim::RMSprop({.momentum = 0.9, .centered = true}));
+  add(optim::Rprop());
+  add(optim::ASGD({.t0 = 2}));
+  add(optim::LAMB());
+  add(optim::LARS());
+  add(optim::Lion());
+  return rules;
+}
+
+}  // namespace lockstep::testing
