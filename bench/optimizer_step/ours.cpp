@@ -53,7 +53,6 @@ class Idle : public optim::BasicRule<Idle, NoOptions> {
     return names;
   }
   bool counts_steps() const override { return true; }
-  void check() const override {}
 
   template <class T>
   void step(const optim::UpdateRange<T>&) const {}

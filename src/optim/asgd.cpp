@@ -1,6 +1,5 @@
 #include "lockstep/optim/asgd.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 

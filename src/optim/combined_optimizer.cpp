@@ -4,11 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <iterator>
 #include <set>
 
 #include "lockstep/core/error.hpp"
-#include "optim/load_report.hpp"
+#include "optim/loading.hpp"
 
 namespace lockstep {
 namespace {
@@ -30,7 +29,7 @@ bool has_prefix(const std::string& prefix, const std::string& name) {
 
 CombinedOptimizer::CombinedOptimizer(Members members) : members_(std::move(members)) {
   if (members_.empty()) throw OptionError("the combined optimizer got no optimizers");
-  std::set<std::string> prefixes;
+  std::set<std::string> prefixes, group_names;
   std::map<const KeyedOptimizer*, std::string> prefix_of;
   for (std::size_t i = 0; i < members_.size(); ++i) {
     const auto& [prefix, member] = members_[i];
@@ -41,6 +40,12 @@ CombinedOptimizer::CombinedOptimizer(Members members) : members_(std::move(membe
     if (!added) {
       throw OptionError(
           fmt::format("an optimizer comes twice, as '{}' and '{}'", known->second, prefix));
+    }
+    member.get().check_step();
+    for (const std::string& name : member.get().group_names()) {
+      if (!group_names.insert(join(prefix, name)).second) {
+        throw NameError(fmt::format("two param groups are called '{}'", join(prefix, name)));
+      }
     }
     for (const NamedParameter& named : member.get().named_parameters()) {
       if (!owners_.emplace(join(prefix, named.name), i).second) {
@@ -115,7 +120,14 @@ void CombinedOptimizer::add_param_group(const ParamGroupOptions& options) {
   }
   ParamGroupOptions own = options;
   own.params = std::move(parameters);
-  if (!options.name.empty()) own.name = local_name(index, options.name);
+  if (!options.name.empty()) {
+    own.name = local_name(index, options.name);
+    const std::vector<std::string> names = group_names();
+    const std::string full = join(members_[index].first, own.name);
+    if (std::find(names.begin(), names.end(), full) != names.end()) {
+      throw NameError(fmt::format("two param groups are called '{}'", full));
+    }
+  }
   members_[index].second.get().add_param_group(own);
 }
 
@@ -253,7 +265,8 @@ LoadReport CombinedOptimizer::check_load(const StateDict& source,
 LoadReport CombinedOptimizer::load_state_dict(const StateDict& source, const LoadOptions& options) {
   LoadReport report = check_load(source, options);
   LoadReport strangers;
-  const std::vector<StateDict> parts = split(source, options, strangers);
+  // A copy, since the source may have views of the members, one of which changes before the other.
+  const std::vector<StateDict> parts = split(source.clone(), options, strangers);
   for (std::size_t i = 0; i < members_.size(); ++i) {
     members_[i].second.get().load_state_dict(parts[i], {.convert_dtype = options.convert_dtype});
   }
@@ -297,7 +310,7 @@ void CombinedOptimizer::check_restore(const StateDict& source) const {
 
 void CombinedOptimizer::restore(const StateDict& source) {
   check_restore(source);
-  const std::vector<StateDict> parts = split_exactly(source);
+  const std::vector<StateDict> parts = split_exactly(source.clone());
   for (std::size_t i = 0; i < members_.size(); ++i) members_[i].second.get().restore(parts[i]);
 }
 

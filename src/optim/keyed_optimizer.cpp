@@ -9,7 +9,6 @@
 
 #include "lockstep/core/error.hpp"
 #include "optim/clip.hpp"
-#include "optim/load_report.hpp"
 
 namespace lockstep {
 
@@ -73,6 +72,7 @@ StepReport KeyedOptimizer::step(const StepOptions& options) {
 
 double KeyedOptimizer::step_with(const Closure& closure) {
   require_function(closure, "the closure of a step");
+  check_step();
   const double loss = closure();
   step();
   return loss;
@@ -153,20 +153,5 @@ ParamGroup& KeyedOptimizer::param_group(std::string_view name) {
   }
   return param_groups()[static_cast<std::size_t>(found - names.begin())];
 }
-
-namespace optim {
-
-void check_strict(const LoadReport& report) {
-  if (report.missing.empty() && report.unexpected.empty()) return;
-  const auto list = [](const std::vector<std::string>& names) {
-    return names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", "));
-  };
-  throw StateError(
-      fmt::format("the state dict does not have the parameters of this optimizer: "
-                  "missing: {}; unexpected: {}",
-                  list(report.missing), list(report.unexpected)));
-}
-
-}  // namespace optim
 
 }  // namespace lockstep

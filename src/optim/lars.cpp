@@ -1,6 +1,7 @@
 #include "lockstep/optim/lars.hpp"
 
 #include <array>
+#include <cmath>
 
 namespace lockstep::optim {
 
@@ -26,7 +27,7 @@ void LARS::step(const UpdateRange<T>& range) const {
   double trust = 1;
   if (options_.adapt) {
     const double value = norm<T>(range.value);
-    const double gradient = range.gradient_scale * norm<T>(range.gradient);
+    const double gradient = std::abs(range.gradient_scale) * norm<T>(range.gradient);
     if (value > 0 && gradient > 0) {
       trust = options_.trust_coefficient * value /
               (gradient + options_.weight_decay * value + options_.eps);

@@ -71,7 +71,8 @@ double largest_magnitude(const Vector& x) {
   for (const Tensor& tensor : x) {
     dispatch_floating(tensor.dtype(), [&]<class T>() {
       for (const T number : tensor.span<T>()) {
-        largest = std::max(largest, std::abs(static_cast<double>(number)));
+        const double size = std::abs(static_cast<double>(number));
+        if (!(size <= largest)) largest = size;  // NaN is the largest
       }
     });
   }
@@ -113,13 +114,9 @@ void LBFGS::init_state() {
   }
 }
 
-void LBFGS::update(double) {
-  throw OptionError("LBFGS needs a closure that computes the loss: step(closure)");
-}
+void LBFGS::update(double) { check_step(); }
 
-void LBFGS::update(const Parameter&, double) {
-  throw OptionError("LBFGS cannot step a parameter by itself");
-}
+void LBFGS::update(const Parameter&, double) { check_step(); }
 
 LBFGS::Vector LBFGS::values() const {
   Vector values;
@@ -147,12 +144,18 @@ void LBFGS::move_to(const Vector& start, double step_size, const Vector& directi
     targets.push_back(parameter.mutable_value());
     targets.back().copy_from(start[targets.size() - 1]);
   }
-  add_scaled(step_size, direction, targets);
+  if (step_size != 0) add_scaled(step_size, direction, targets);
+}
+
+void LBFGS::check_step() const {
+  throw OptionError("LBFGS needs a closure that computes the loss: step(closure)");
 }
 
 double LBFGS::step_with(const Closure& closure) {
-  if (clipping())
+  if (!closure) throw OptionError("the closure of a step must not be empty");
+  if (clipping()) {
     throw OptionError("LBFGS cannot clip gradients: it searches by their exact values");
+  }
   run_before_step();
   const Vector start = values();
   const Search before = search_;
@@ -160,16 +163,9 @@ double LBFGS::step_with(const Closure& closure) {
   try {
     loss = closure();
     ++search_.evaluations;
-    if (!std::isfinite(loss)) {
-      throw StateError(fmt::format("LBFGS: the loss at the start of the step is {}", loss));
-    }
+    check_finite(loss);
     Vector gradient = gradients();
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      if (!std::isfinite(dot({gradient[i]}, {gradient[i]}))) {
-        throw StateError(
-            fmt::format("the gradient of parameter '{}' is not finite", parameters()[i].name));
-      }
-    }
+    check_finite(gradient);
     if (largest_magnitude(gradient) > options().tolerance_grad) {
       iterate(closure, loss, std::move(gradient));
     }
@@ -180,6 +176,20 @@ double LBFGS::step_with(const Closure& closure) {
   }
   run_after_step({});
   return loss;
+}
+
+void LBFGS::check_finite(double loss) const {
+  if (std::isfinite(loss)) return;
+  throw StateError(
+      fmt::format("LBFGS: the loss is {}; a smaller lr or strong_wolfe may help", loss));
+}
+
+void LBFGS::check_finite(const Vector& gradient) const {
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    if (std::isfinite(dot({gradient[i]}, {gradient[i]}))) continue;
+    throw StateError(
+        fmt::format("the gradient of parameter '{}' is not finite", parameters()[i].name));
+  }
 }
 
 void LBFGS::iterate(const Closure& closure, double loss, Vector gradient) {
@@ -229,6 +239,8 @@ void LBFGS::iterate(const Closure& closure, double loss, Vector gradient) {
       // The last point of a step is not looked at: the next step begins with that.
       move_to(from, search_.step_size, direction);
     }
+    check_finite(loss);
+    check_finite(gradient);
 
     if (iteration == options.max_iter || evaluations >= max_eval ||
         largest_magnitude(gradient) <= options.tolerance_grad ||
@@ -266,6 +278,10 @@ LBFGS::Vector LBFGS::newton_direction(const Vector& gradient) const {
   for (std::size_t i = 0; i < history.size(); ++i) {
     const double beta = dot(history[i].gradient_change, direction) * history[i].inverse_product;
     add_scaled(alpha[i] - beta, history[i].value_change, direction);
+  }
+  for (std::size_t i = 0; i < direction.size(); ++i) {
+    // What was frozen after the history was made.
+    if (!parameters()[i].parameter.requires_grad()) direction[i].fill(0);
   }
   return direction;
 }

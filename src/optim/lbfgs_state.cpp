@@ -6,7 +6,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/lbfgs.hpp"
-#include "optim/load_report.hpp"
+#include "optim/loading.hpp"
 
 namespace lockstep::optim {
 
@@ -83,11 +83,15 @@ LBFGS::LoadPlan LBFGS::plan_load(const StateDict& source, const LoadOptions& opt
 
   std::map<std::string, const StateDict*> states;
   for (const auto& [name, value] : source.at("state").as_dict()) {
-    states[name_here(name)] = &value.as_dict();
+    const auto [known, added] = states.emplace(name_here(name), &value.as_dict());
+    if (!added && !bit_equal(*known->second, value.as_dict())) {
+      throw StateError(
+          fmt::format("two parameters of the state dict are '{}' here, and differ", known->first));
+    }
   }
   const StateDict& search = source.at("search").as_dict();
-  const auto finite = [&search](const char* name) {
-    const double value = search.at(name).as_double();
+  const auto finite = [](const char* name, const StateValue& found) {
+    const double value = found.as_double();
     if (!std::isfinite(value)) {
       throw StateError(fmt::format("the state's {} is {}: expected a finite number", name, value));
     }
@@ -98,12 +102,13 @@ LBFGS::LoadPlan LBFGS::plan_load(const StateDict& source, const LoadOptions& opt
   if (plan.search.iterations < 0 || plan.search.evaluations < 0) {
     throw StateError("the state's counts of iterations and evaluations must not be negative");
   }
-  plan.search.step_size = finite("step_size");
-  plan.search.scale = finite("scale");
-  plan.search.loss = finite("loss");
+  plan.search.step_size = finite("step_size", search.at("step_size"));
+  plan.search.scale = finite("scale", search.at("scale"));
+  plan.search.loss = finite("loss", search.at("loss"));
   for (const StateValue& value : search.at("inverse_products").as_list()) {
-    plan.search.history.push_back(
-        {.gradient_change = {}, .value_change = {}, .inverse_product = value.as_double()});
+    plan.search.history.push_back({.gradient_change = {},
+                                   .value_change = {},
+                                   .inverse_product = finite("inverse_products", value)});
   }
   if (plan.search.iterations == 0) return plan;
 
@@ -114,10 +119,10 @@ LBFGS::LoadPlan LBFGS::plan_load(const StateDict& source, const LoadOptions& opt
     const StateDict& state = *states.at(named.name);
     const auto take = [&](const StateValue& value, const char* what) {
       Tensor tensor = value.as_tensor();
-      if (options.convert_dtype && is_floating(tensor.dtype())) {
-        tensor = tensor.to(named.parameter.dtype());
-      }
       const std::string description = fmt::format("state {} of parameter {}", what, named.name);
+      if (options.convert_dtype && is_floating(tensor.dtype())) {
+        tensor = converted(tensor, named.parameter.dtype(), description);
+      }
       check_same(named.parameter.value(), tensor, description.c_str());
       return tensor.clone();
     };

@@ -79,6 +79,8 @@ void NamedOptimizer::add_group(const ParamGroupOptions& options) {
   if (options.lr) fields["lr"] = *options.lr;
   rule->set(fields);
 
+  check_sizes(*rule);
+
   optim::UpdateRule* const own = rule.get();
   groups_.push_back({.group = ParamGroup(name, members, std::move(rule)), .rule = own});
   for (NamedParameter& member : members) {
@@ -91,6 +93,16 @@ void NamedOptimizer::add_group(const ParamGroupOptions& options) {
     entry.run = runs_.size();
     runs_.push_back({.begin = entries_.size() - 1, .end = entries_.size()});
   }
+}
+
+void NamedOptimizer::check_sizes(const optim::UpdateRule& rule) {
+  const auto check = [&rule](const char* what, std::size_t count, std::size_t most) {
+    if (count <= most) return;
+    throw OptionError(
+        fmt::format("{}: expected at most {} {}, found {}", rule.name(), most, what, count));
+  };
+  check("slots", rule.slots().size(), optim::UpdateRule::max_slots);
+  check("scalars", rule.scalars().size(), optim::UpdateRule::max_scalars);
 }
 
 bool NamedOptimizer::keeps_state() const {

@@ -13,7 +13,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
-#include "optim/load_report.hpp"
+#include "optim/loading.hpp"
 
 namespace lockstep {
 
@@ -51,18 +51,6 @@ std::pair<std::unique_ptr<optim::UpdateRule>, StateDict> rule_with(const optim::
   return {std::move(changed), std::move(fields)};
 }
 
-// Refuses numbers that were finite and are not any more.
-void check_range(const Tensor& numbers, const Tensor& converted, const std::string& what) {
-  const Tensor before = numbers.to(DType::f64), after = converted.to(DType::f64);
-  for (std::int64_t i = 0; i < before.size(); ++i) {
-    const double number = before.data<double>()[i];
-    if (std::isfinite(number) && !std::isfinite(after.data<double>()[i])) {
-      throw StateError(fmt::format("{}: {} is outside the range of {}", what, number,
-                                   to_string(converted.dtype())));
-    }
-  }
-}
-
 // The slots and scalars of the rule for a parameter, in its shape and dtype; an error where they
 // are not exactly what `found` has.
 StateDict entry_from(const std::string& name, const Parameter& parameter,
@@ -84,9 +72,7 @@ StateDict entry_from(const std::string& name, const Parameter& parameter,
     Tensor numbers = at(slot).as_tensor();
     const auto what = [&] { return fmt::format("state {} of parameter {}", slot, name); };
     if (convert_dtype && is_floating(numbers.dtype()) && numbers.dtype() != parameter.dtype()) {
-      Tensor converted = numbers.to(parameter.dtype());
-      check_range(numbers, converted, what());
-      numbers = std::move(converted);
+      numbers = optim::converted(numbers, parameter.dtype(), what());
     }
     if (numbers.shape() != parameter.shape() || numbers.dtype() != parameter.dtype()) {
       check_same(parameter.value(), numbers, what().c_str());
@@ -280,6 +266,7 @@ NamedOptimizer::LoadPlan NamedOptimizer::plan_restore(const StateDict& source) c
       names.push_back(name_here(name.as_string()));
     }
     std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());  // aliases
     if (names != expected) {
       const auto [ours, theirs] =
           std::mismatch(expected.begin(), expected.end(), names.begin(), names.end());

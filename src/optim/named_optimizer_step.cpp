@@ -48,6 +48,7 @@ bool NamedOptimizer::slots_changed() const {
 // as the values have: where values are neighbours, so are their slots, and one pass updates all of
 // them. Slots that the rule has no use for any more are kept.
 void NamedOptimizer::arrange_slots(const std::function<bool(const Entry&)>& wanted) {
+  for (const Group& group : groups_) check_sizes(*group.rule);
   settle_all();
   std::vector<std::size_t> order(entries_.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -282,11 +283,12 @@ void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
   }
   flush();
   const Entry& first = entries_[run.begin];
-  run.uniform = std::all_of(
-      entries_.begin() + static_cast<std::ptrdiff_t>(run.begin),
-      entries_.begin() + static_cast<std::ptrdiff_t>(run.end), [&first](const Entry& entry) {
-        return entry.live && entry.steps == first.steps && entry.scalars == first.scalars;
-      });
+  run.uniform = std::all_of(entries_.begin() + static_cast<std::ptrdiff_t>(run.begin),
+                            entries_.begin() + static_cast<std::ptrdiff_t>(run.end),
+                            [&first](const Entry& entry) {
+                              return entry.exists && entry.live && entry.steps == first.steps &&
+                                     entry.scalars == first.scalars;
+                            });
 }
 
 void NamedOptimizer::update(double gradient_scale) {

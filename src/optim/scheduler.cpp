@@ -165,15 +165,23 @@ Scheduler::Groups Scheduler::plan_restore(const StateDict& source) const {
 void Scheduler::check_restore(const StateDict& source) const {
   const std::int64_t step = source.at("step").as_int();
   // Whether the groups take the values, only the groups know.
-  set(set(values_at(plan_restore(source), step), step), step);
+  set(set(restored_values(plan_restore(source), step), step), step);
 }
 
 void Scheduler::restore(const StateDict& source) {
   Groups groups = plan_restore(source);
   const std::int64_t step = source.at("step").as_int();
-  set(values_at(groups, step), step);
+  set(restored_values(groups, step), step);
   groups_ = std::move(groups);
   last_step_ = step;
+}
+
+// With the base values of groups that it drives no longer, from which it will start anew.
+std::map<std::string, double> Scheduler::restored_values(const Groups& groups,
+                                                         std::int64_t step) const {
+  std::map<std::string, double> values = values_at(groups, step);
+  for (const auto& [name, driven] : groups_) values.emplace(name, driven.base);
+  return values;
 }
 
 }  // namespace lockstep

@@ -3,19 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "lockstep/optim/adadelta.hpp"
-#include "lockstep/optim/adagrad.hpp"
-#include "lockstep/optim/adam.hpp"
-#include "lockstep/optim/adamax.hpp"
-#include "lockstep/optim/asgd.hpp"
-#include "lockstep/optim/lamb.hpp"
-#include "lockstep/optim/lars.hpp"
-#include "lockstep/optim/lion.hpp"
-#include "lockstep/optim/nadam.hpp"
-#include "lockstep/optim/radam.hpp"
-#include "lockstep/optim/rmsprop.hpp"
-#include "lockstep/optim/rprop.hpp"
-#include "lockstep/optim/sgd.hpp"
+#include "optim/default_rules.hpp"
 
 namespace lockstep::testing {
 

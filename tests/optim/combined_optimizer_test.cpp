@@ -343,4 +343,27 @@ TEST_F(Combined, of_combined_ones_is_one_too) {
   EXPECT_TRUE(bit_equal(outer.state_dict(), outer2.state_dict()));
 }
 
+TEST(CombinedOfOneRule, may_load_views_of_its_own_under_exchanged_names) {
+  std::vector<NamedParameter> parameters{{"w", Parameter(drawn(1, {3}))},
+                                         {"w", Parameter(drawn(2, {3}))}};
+  NamedOptimizer a({parameters[0]}, Adam()), b({parameters[1]}, Adam());
+  CombinedOptimizer combined({{"a", a}, {"b", b}});
+  train(combined, parameters, 2);
+  const StateDict before = combined.state_dict().clone();
+  combined.load_state_dict(combined.state_dict(), {.rename = {{"a.w", "b.w"}, {"b.w", "a.w"}}});
+  const StateDict& states = before.at("state").as_dict();
+  EXPECT_TRUE(bit_equal(state_of(combined, "a.w"), states.at("b.w").as_dict()));
+  EXPECT_TRUE(bit_equal(state_of(combined, "b.w"), states.at("a.w").as_dict()));
+}
+
+TEST_F(Combined, groups_of_the_same_name_are_refused) {
+  NamedOptimizer plain({{"p", Parameter(drawn(1, {3}))}}, SGD(),
+                       {{.params = "p", .name = "dense.0"}});
+  EXPECT_TRUE(throws<NameError>(
+      [&] {
+        CombinedOptimizer({{"dense", pair_.adam}, {"", plain}});
+      },
+      "two param groups are called 'dense.0'"));
+}
+
 }  // namespace lockstep

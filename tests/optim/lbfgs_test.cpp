@@ -8,9 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/training.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/optim/combined_optimizer.hpp"
+#include "lockstep/optim/step_in_backward.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "optim/small_parameters.hpp"
@@ -172,9 +175,9 @@ TEST(LBFGS, goes_on_after_a_restore_as_if_it_had_never_stopped) {
   const LBFGSOptions options{.max_iter = 3, .history_size = 4, .strong_wolfe = true};
   Problem original(DType::f64, options), resumed(DType::f64);
   for (int step = 0; step < 3; ++step) original.step();
-  const std::string path = "lbfgs_test." + std::to_string(world().size()) + ".checkpoint";
-  checkpoint::save(path, world(), {{"optimizer", original.optimizer()}});
-  checkpoint::load(path, world(), {{"optimizer", resumed.optimizer()}});
+  const SharedFolder folder;
+  checkpoint::save(folder / "c", world(), {{"optimizer", original.optimizer()}});
+  checkpoint::load(folder / "c", world(), {{"optimizer", resumed.optimizer()}});
   resumed.x().mutable_value().copy_from(original.x().value());
   resumed.w().mutable_value().copy_from(original.w().value());
   for (int step = 0; step < 3; ++step) {
@@ -192,6 +195,36 @@ TEST(LBFGS, a_frozen_parameter_stays_where_it_is) {
   for (int step = 0; step < 4; ++step) problem.step();
   EXPECT_TRUE(bit_equal(before, problem.w().value()));
   for (const double x : problem.x().value().span<double>()) EXPECT_NEAR(x, 1, 1e-6);
+}
+
+TEST(LBFGS, a_parameter_frozen_between_steps_stays_where_it_is_then) {
+  for (const bool strong_wolfe : {false, true}) {
+    Problem problem(DType::f64, {.max_iter = 5, .strong_wolfe = strong_wolfe});
+    problem.step();
+    problem.w().set_requires_grad(false);
+    const Tensor before = problem.w().value().clone();
+    for (int step = 0; step < 3; ++step) problem.step();
+    EXPECT_TRUE(bit_equal(before, problem.w().value()));
+    problem.w().set_requires_grad(true);
+    problem.step();
+    EXPECT_FALSE(bit_equal(before, problem.w().value()));
+  }
+}
+
+// Without a search, the first step goes beyond 0, where log(x) is not a number.
+TEST(LBFGS, a_step_to_where_the_loss_is_not_a_number_is_an_error_and_undone) {
+  Parameter x("x", Tensor::from(std::vector{10.0}, {1}));
+  LBFGS optimizer({x}, {.lr = 1000});
+  EXPECT_TRUE(throws<StateError>(
+      [&] {
+        optimizer.step([&x] {
+          const double at = x.value().item();
+          x.mutable_grad().data<double>()[0] = at > 0 ? 1 - 2 / at : NAN;
+          return at - 2 * std::log(at);
+        });
+      },
+      "LBFGS: the loss is"));
+  EXPECT_EQ(x.value().item(), 10);
 }
 
 TEST(LBFGS, an_exception_of_the_closure_leaves_everything_as_it_was) {
@@ -215,7 +248,7 @@ TEST(LBFGS, a_loss_or_gradient_that_is_not_finite_at_the_start_is_an_error) {
   Problem problem(DType::f64);
   const StateDict values = problem.values();
   EXPECT_TRUE(throws<StateError>([&] { problem.optimizer().step([] { return NAN; }); },
-                                 "LBFGS: the loss at the start of the step is nan"));
+                                 "LBFGS: the loss is nan"));
   EXPECT_TRUE(throws<StateError>(
       [&] {
         problem.optimizer().step([&] {
@@ -247,8 +280,16 @@ TEST(LBFGS, refuses_what_it_cannot_do_by_name) {
   LBFGS& optimizer = problem.optimizer();
   EXPECT_TRUE(throws<OptionError>([&] { optimizer.step(); },
                                   "LBFGS needs a closure that computes the loss: step(closure)"));
-  EXPECT_TRUE(throws<OptionError>([&] { optimizer.step_parameter(problem.x()); },
-                                  "LBFGS cannot step a parameter by itself"));
+  EXPECT_TRUE(
+      throws<OptionError>([&] { optimizer.step_parameter(problem.x()); }, "LBFGS needs a closure"));
+  EXPECT_TRUE(throws<OptionError>([&] { StepInBackward({optimizer}); }, "LBFGS needs a closure"));
+  EXPECT_TRUE(throws<OptionError>(
+      [&] {
+        CombinedOptimizer({{"all", optimizer}});
+      },
+      "LBFGS needs a closure"));
+  EXPECT_TRUE(throws<OptionError>([&] { optimizer.step(KeyedOptimizer::Closure()); },
+                                  "the closure of a step must not be empty"));
   EXPECT_TRUE(
       throws<OptionError>([&] { optimizer.add_param_group({.params = "x"}); },
                           "LBFGS steps all of its parameters at once: it has one param group"));

@@ -268,4 +268,33 @@ TEST(Layout, momentum_that_is_switched_on_starts_from_the_gradient) {
   EXPECT_TRUE(bit_equal(state_of(optimizer, "a").at("momentum_buffer").as_tensor(), buffer));
 }
 
+class Greedy : public optim::BasicRule<Greedy, CountingOptions> {
+ public:
+  Greedy() : BasicRule(CountingOptions()) {}
+
+  std::string_view name() const override { return "Greedy"; }
+  std::span<const std::string_view> slots() const override {
+    static constexpr std::array<std::string_view, 9> names{"a", "b", "c", "d", "e",
+                                                           "f", "g", "h", "i"};
+    return std::span(names).first(options_.on ? 9 : 8);
+  }
+  template <class T>
+  void step(const optim::UpdateRange<T>&) const {}
+};
+
+TEST(Layout, a_rule_with_too_many_slots_is_refused_and_nothing_changes) {
+  std::vector<NamedParameter> parameters = small_parameters();
+  const char* message = "Greedy: expected at most 8 slots, found 9";
+  EXPECT_TRUE(throws<OptionError>([&] { NamedOptimizer(parameters, Greedy()); }, message));
+  Greedy modest;
+  modest.set({{"on", false}});
+  NamedOptimizer optimizer(parameters, modest);
+  train(optimizer, parameters, 1);
+  const StateDict before = snapshot(optimizer, parameters);
+  optimizer.param_groups()[0].set({{"on", true}});
+  EXPECT_TRUE(throws<OptionError>([&] { optimizer.step(); }, message));
+  optimizer.param_groups()[0].set({{"on", false}});
+  EXPECT_TRUE(bit_equal(before, snapshot(optimizer, parameters)));
+}
+
 }  // namespace lockstep

@@ -237,6 +237,7 @@ TEST_F(SchedulerTest, treats_a_group_that_the_source_lacks_as_added) {
   scheduler.step();
   scheduler.restore(saved);
   EXPECT_TRUE(bit_equal(scheduler.state_dict(), saved));
+  EXPECT_EQ(optimizer.param_group("late").lr(), 8);
   optimizer.param_group("late").set_lr(16);
   scheduler.step();
   EXPECT_EQ(lr_of(optimizer), (Values{{"body", 0.125}, {"head", 0.0625}, {"late", 4}}));

@@ -306,7 +306,7 @@ TEST_P(LayerWiseSteps, do_not_depend_on_the_length_of_the_gradient) {
 
 TEST_P(LayerWiseSteps, begin_with_a_share_of_the_length_of_the_parameter) {
   const double share = rule_ == "LARS" ? 0.1 * 1e-3 : 0.1;
-  for (const std::size_t size : {1, 3, 1024, 2500}) {
+  for (const std::size_t size : {1U, 3U, 1024U, 2500U}) {
     Numbers start(size), gradient(size);
     for (std::size_t i = 0; i < size; ++i) {
       start[i] = std::sin(static_cast<double>(i + 1));

@@ -38,6 +38,8 @@ struct ClippingReport {
 /// whose norm is above its limit is scaled by limit / (norm + 1e-6): Pascanu, Mikolov, Bengio, "On
 /// the difficulty of training recurrent neural networks", arXiv:1211.5063. Where gradients were
 /// reduced before, all ranks do the same.
+/// OptionError for bad limits; StateError for a gradient that is not finite, unless it is to be
+/// skipped, and for an undefined parameter.
 ClippingReport clip_gradients(const std::vector<NamedParameter>& parameters,
                               const Clipping& clipping);
 

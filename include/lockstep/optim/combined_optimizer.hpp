@@ -23,15 +23,15 @@ class CombinedOptimizer : public KeyedOptimizer {
   using Members = std::vector<std::pair<std::string, std::reference_wrapper<KeyedOptimizer>>>;
 
   /// The members must outlive it. A prefix may be empty, for names as they are. NameError where two
-  /// members have the same prefix, or two parameters the same name; OptionError where there is no
-  /// member, or one comes twice.
+  /// members have the same prefix, or two parameters or groups the same name; OptionError where there is no
+  /// member, one comes twice, or one needs a closure, as LBFGS does.
   explicit CombinedOptimizer(Members members);
 
   ParamGroups param_groups() override;
   ConstParamGroups param_groups() const override;
   std::vector<std::string> group_names() const override;
-  /// Adds the group to the member that has all of its parameters; where several have one that is
-  /// chosen by itself, to the first of them.
+  /// Adds the group to the member that its parameters belong to; where several members know one that
+  /// is chosen by itself, to the first of them. OptionError for parameters of two members.
   void add_param_group(const ParamGroupOptions& options) override;
   std::vector<NamedParameter> named_parameters() const override;
   void visit_parameters(const std::function<void(const NamedParameter&)>& visit) const override;

@@ -80,7 +80,9 @@ class KeyedOptimizer : public Stateful {
   using BeforeStep = std::function<void(KeyedOptimizer&)>;
   using AfterStep = std::function<void(KeyedOptimizer&, const StepReport&)>;
 
-  /// Updates the parameters that have a gradient and require one.
+  /// Updates the parameters that have a gradient and require one. OptionError for a gradient_scale
+  /// that is zero or not finite, StateError for a gradient that is not finite where clipping says so;
+  /// nothing has changed then.
   StepReport step(const StepOptions& options = {});
   /// Calls the closure, which computes the loss and its gradients (after zero_grad(), mostly), makes
   /// a step, and returns the loss. The closure of an optimizer that searches along a line is called
@@ -94,7 +96,7 @@ class KeyedOptimizer : public Stateful {
   /// Forgets the gradients of all parameters, or sets existing ones to zero.
   void zero_grad(bool set_to_none = true);
 
-  /// Clips gradients in each step: in place by value and by their own norms, and by the global norm
+  /// Clips gradients in each step (OptionError for bad limits): in place by value and by their own norms, and by the global norm
   /// without touching the gradients themselves.
   void set_clipping(const optim::Clipping& clipping);
   void remove_clipping() { clipping_.reset(); }

@@ -43,17 +43,21 @@ struct LBFGSOptions {
 ///
 /// state_dict() is {"rule": "LBFGS", "param_groups": […], "state": {name: {"direction": …,
 /// "previous_gradient": …, "gradient_changes": […], "value_changes": […]}, …}, "search":
-/// {"iterations": …, "evaluations": …, "step_size": …, "scale": …, "loss": …}}; "state" is empty
-/// before the first step.
+/// {"iterations": …, "evaluations": …, "step_size": …, "scale": …, "loss": …, "inverse_products":
+/// […]}}; "state" is empty before the first step.
 class LBFGS : public KeyedOptimizer {
  public:
   /// NameError where two different parameters have the same name, OptionError for a bad
   /// hyper-parameter or no parameters.
   explicit LBFGS(const std::vector<NamedParameter>& parameters, const LBFGSOptions& options = {});
 
-  /// step(closure): up to max_iter iterations. Returns the loss at the start. StateError where that
-  /// or a gradient there is not finite; with any exception, values and state are as before.
+  /// step(closure): up to max_iter iterations. Returns the loss at the start. StateError where the
+  /// loss or a gradient is not finite there, or where the search ends; with any exception, values and
+  /// state are as before.
+  /// OptionError with clipping, or for an empty closure.
   double step_with(const Closure& closure) override;
+  /// OptionError: only step_with() makes a step.
+  void check_step() const override;
 
   ParamGroups param_groups() override { return ParamGroups({&groups_.front()}); }
   ConstParamGroups param_groups() const override { return ConstParamGroups({&groups_.front()}); }
@@ -102,6 +106,8 @@ class LBFGS : public KeyedOptimizer {
   Vector values() const;
   Vector gradients() const;
   void move_to(const Vector& start, double step_size, const Vector& direction);
+  void check_finite(double loss) const;
+  void check_finite(const Vector& gradient) const;
   void iterate(const Closure& closure, double loss, Vector gradient);
   void remember(const Vector& gradient);
   Vector newton_direction(const Vector& gradient) const;

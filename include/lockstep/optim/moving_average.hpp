@@ -31,7 +31,7 @@ struct MovingAverageOptions {
 /// state_dict() is {"updates": 7, "average": {"net1.0.weight": …}}, with tensors as views.
 class ExponentialMovingAverage : public Stateful {
  public:
-  /// OptionError for a bad decay or no parameters; NameError where two different parameters have
+  /// OptionError for a bad decay or no parameters; StateError for an undefined one; NameError where two different parameters have
   /// the same name. One that comes under several names goes by the first;
   /// what is restored may use any.
   explicit ExponentialMovingAverage(const std::vector<NamedParameter>& parameters,
@@ -49,7 +49,8 @@ class ExponentialMovingAverage : public Stateful {
   /// NameError for a name that it does not have.
   const Tensor& average(const std::string& name) const;
 
-  /// StateError while values and averages are exchanged.
+  /// These throw StateError while values and averages are exchanged, and the last two where the
+  /// source lacks a parameter or has another; ShapeError or DTypeError where one differs.
   StateDict state_dict() const override;
   void check_restore(const StateDict& source) const override;
   void restore(const StateDict& source) override;

@@ -111,6 +111,7 @@ class NamedOptimizer : public KeyedOptimizer {
   struct LoadPlan;
 
   void add_group(const ParamGroupOptions& options);
+  static void check_sizes(const optim::UpdateRule& rule);
   Entry& entry(const std::string& name) { return entries_[index_.at(name)]; }
   const std::string& name_here(const std::string& name) const;
   bool continues(const Entry& before, const Entry& entry) const;

@@ -66,8 +66,8 @@ class Scheduler : public Stateful {
   /// its optimizer lacks, or for none of the groups that were given by name; OptionError for a value
   /// that the hyper-parameter cannot have.
   void check_restore(const StateDict& source) const override;
-  /// Sets the values of the source's step as well. A group that the source lacks is one that was
-  /// added later.
+  /// Sets the values of the source's step as well. A group that the source lacks gets its base value
+  /// back, and is one that was added later.
   void restore(const StateDict& source) override;
 
  private:
@@ -83,6 +83,7 @@ class Scheduler : public Stateful {
   void advance(std::int64_t step, std::optional<double> metric);
   Groups plan_restore(const StateDict& source) const;
   std::map<std::string, double> values_at(const Groups& groups, std::int64_t step) const;
+  std::map<std::string, double> restored_values(const Groups& groups, std::int64_t step) const;
   std::map<std::string, double> set(const std::map<std::string, double>& values,
                                     std::int64_t step) const;
 
