@@ -66,7 +66,7 @@ TEST(EveryRule, multiplies_the_gradient_by_the_scale_of_the_step) {
   for (const auto& rule : rules_with_and_without_extras()) {
     for (const bool maximize : {false, true}) {
       rule->set({{"maximize", maximize}});
-      for (const double scale : {0.5, 8.0}) {
+      for (const double scale : {0.5, 8.0, -2.0}) {
         EXPECT_TRUE(bit_equal(trained_with(*rule, scale, {}),
                               trained_with(*rule, 1, {.gradient_scale = scale})))
             << rule->name() << ' ' << scale;
