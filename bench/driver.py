@@ -1,7 +1,6 @@
 """Measures what is in bench/: starts the programs of a benchmark, lets them take turns, and makes rows
 of what they answer. README.md explains the protocol."""
 
-import contextlib
 import json
 import math
 import os
@@ -126,18 +125,46 @@ def measure_row(name, row, ours, peer, rounds, seconds, progress):
             "peer_name": row["peer"], "ratio": statistics.median(ratios), "goal": row.get("goal")}
 
 
+class Programs:
+    """The programs that a row needs, of those of a benchmark: no other runs meanwhile, so that none of
+    them takes time from what is measured. For use in a with."""
+
+    def __init__(self, benchmark, versions):
+        self.benchmark = benchmark
+        self.versions = versions
+        self.running = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.keep([])
+
+    def keep(self, names):
+        for name in [name for name in self.running if name not in names]:
+            self.running.pop(name).__exit__()
+
+    def start(self, names):
+        self.keep(names)
+        for name in names:
+            if name in self.running:
+                continue
+            program = Program(f"{self.benchmark.name}: {name}", self.benchmark.commands[name])
+            self.running[name] = program
+            version = program.ask("version")["version"]
+            if version not in self.versions:
+                self.versions.append(version)
+        return self.running
+
+
 def measure(benchmark, rounds, seconds, versions, progress):
     """Yields the rows of a benchmark, and adds what its programs call themselves to `versions`."""
-    with contextlib.ExitStack() as running:
-        programs = {}
-        for name, command in benchmark.commands.items():
-            programs[name] = running.enter_context(Program(f"{benchmark.name}: {name}", command))
-            version = programs[name].ask("version")["version"]
-            if version not in versions:
-                versions.append(version)
+    with Programs(benchmark, versions) as programs:
         for i, row in enumerate(benchmark.rows):
             progress(f"{benchmark.name} {i + 1}/{len(benchmark.rows)} {row['case']}: round")
-            result = measure_row(benchmark.name, row, programs["ours"], programs.get(row["peer"]),
+            ours = row.get("program", "ours")
+            running = programs.start([ours, *(name for name in [row["peer"]] if name in benchmark.commands)])
+            result = measure_row(benchmark.name, row, running[ours], running.get(row["peer"]),
                                  rounds, seconds, progress)
             progress(f" of {rounds}, ratio {cell('ratio', result['ratio'])}\n")
             yield result

@@ -21,10 +21,10 @@ using namespace lockstep;
 
 namespace {
 
-double median(std::vector<double> values) {
-  const std::size_t middle = values.size() / 2;
-  std::sort(values.begin(), values.end());
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // The next line of rank 0, on all ranks; nothing at the end. Until it comes the others sleep: in a
@@ -78,10 +78,6 @@ void serve(const Communicator& ranks, const std::map<std::string, SetUp>& cases)
 }
 
 std::vector<double> median_times(double seconds, const std::vector<std::function<void()>>& calls) {
-  using Clock = std::chrono::steady_clock;
-  const auto since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
   constexpr std::size_t fewest = 3;
   for (const auto& call : calls) call();
   std::vector<std::vector<double>> times(calls.size());
@@ -96,6 +92,70 @@ std::vector<double> median_times(double seconds, const std::vector<std::function
   std::vector<double> medians;
   for (std::vector<double>& of_call : times) medians.push_back(median(std::move(of_call)));
   return medians;
+}
+
+namespace {
+
+// The times of this rank, by call and turn.
+std::vector<std::vector<double>> times_of_turns(const Communicator& ranks, double seconds,
+                                                const std::vector<std::function<void()>>& calls) {
+  constexpr double shortest_batch = 1e-4;
+  constexpr std::int64_t fewest = 3;
+  std::vector<std::int64_t> batches;
+  double turn = 0;
+  for (const auto& call : calls) {
+    std::int64_t batch = 1;
+    double time = 0;
+    for (;;) {
+      ranks.barrier();
+      const auto start = Clock::now();
+      for (std::int64_t i = 0; i < batch; ++i) call();
+      time = ranks.all_reduce(since(start), ReduceOp::max);
+      if (time >= shortest_batch) break;
+      batch *= 2;
+    }
+    batches.push_back(batch);
+    turn += time;
+  }
+  const auto turns =
+      std::max(fewest, static_cast<std::int64_t>(ranks.all_reduce(seconds / turn, ReduceOp::max)));
+  std::vector<std::vector<double>> times(calls.size());
+  for (std::int64_t t = 0; t < turns; ++t) {
+    for (std::size_t k = 0; k < calls.size(); ++k) {
+      // There and back, so that each call comes as soon after every other one as that after it.
+      const std::size_t i = t % 2 == 0 ? k : calls.size() - 1 - k;
+      ranks.barrier();
+      const auto start = Clock::now();
+      for (std::int64_t c = 0; c < batches[i]; ++c) calls[i]();
+      times[i].push_back(since(start) / static_cast<double>(batches[i]));
+    }
+  }
+  return times;
+}
+
+}  // namespace
+
+std::vector<double> median_times(const Communicator& ranks, double seconds,
+                                 const std::vector<std::function<void()>>& calls) {
+  std::vector<double> medians;
+  for (auto& times : times_of_turns(ranks, seconds, calls)) {
+    medians.push_back(median(std::move(times)));
+  }
+  ranks.broadcast(std::span(medians));
+  return medians;
+}
+
+std::vector<std::vector<double>> slowest_times(const Communicator& ranks, double seconds,
+                                               const std::vector<std::function<void()>>& calls) {
+  auto times = times_of_turns(ranks, seconds, calls);
+  for (auto& of_call : times) ranks.all_reduce(std::span(of_call), ReduceOp::max);
+  return times;
+}
+
+double median(std::vector<double> values) {
+  const std::size_t middle = values.size() / 2;
+  std::sort(values.begin(), values.end());
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
 std::vector<NamedParameter> normal_parameters(std::int64_t count, std::int64_t size, DType dtype) {

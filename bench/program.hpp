@@ -31,6 +31,17 @@ void serve(const lockstep::Communicator& ranks, const std::map<std::string, SetU
 /// collective.
 std::vector<double> median_times(double seconds, const std::vector<std::function<void()>>& calls);
 
+/// The same for calls that are collective: all ranks make as many of each, and get the times of rank
+/// 0. Short ones are timed in batches.
+std::vector<double> median_times(const lockstep::Communicator& ranks, double seconds,
+                                 const std::vector<std::function<void()>>& calls);
+
+/// All times of such calls, by call and turn; of each the longest of any rank. The same on all ranks.
+std::vector<std::vector<double>> slowest_times(const lockstep::Communicator& ranks, double seconds,
+                                               const std::vector<std::function<void()>>& calls);
+
+double median(std::vector<double> values);
+
 /// `count` parameters of `size` numbers each, N(0, 1).
 std::vector<lockstep::NamedParameter> normal_parameters(
     std::int64_t count, std::int64_t size, lockstep::DType dtype = lockstep::DType::f32);

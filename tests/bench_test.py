@@ -1,5 +1,7 @@
 """Tests of what measures and reports in bench/, with programs that answer given numbers."""
 
+import contextlib
+import io
 import json
 import pathlib
 import shutil
@@ -11,6 +13,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests" / "testing")]
 import driver
+import peer
 import report
 
 # Answers the runs of each case by a list of its own, and notes in a file who was asked.
@@ -150,6 +153,30 @@ class Driver(unittest.TestCase):
             "| ---- | ---- | ---- | ---: | -----: | --------- | ----: | ---: |",
             "| step | a    | ms   | 1234 | 0.0123 | torch     |  2.00 |    5 |",
             "| step | long | GB/s |  100 |   1.50 | triad     | 0.850 |      |"])
+
+
+class Peer(unittest.TestCase):
+    def serve(self, **options):
+        """The answers to three runs of two cases, and what was done for them."""
+        done = []
+        def case(name):
+            def set_up():
+                done.append(name)
+                return lambda seconds: done.append(seconds) or 2 * seconds
+            return set_up
+        with contextlib.redirect_stdout(io.StringIO()) as answers:
+            peer.serve("peer 1.0", {name: case(name) for name in "ab"},
+                       ["version\n", "run a 1\n", "run a 2\n", "run b 3\n"], **options)
+        return [json.loads(line) for line in answers.getvalue().splitlines()], done
+
+    def test_a_case_is_set_up_when_it_is_first_asked_for(self):
+        answers, done = self.serve()
+        self.assertEqual(answers, [{"version": "peer 1.0"}, value(2), value(4), value(6)])
+        self.assertEqual(done, ["a", 1, 2, "b", 3])
+
+    def test_of_several_ranks_those_that_do_not_answer_take_part(self):
+        answers, done = self.serve(answers=False)
+        self.assertEqual((answers, done), ([], ["a", 1, 2, "b", 3]))
 
 
 class Command(unittest.TestCase):

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/autograd/variable.hpp"

@@ -5,6 +5,7 @@
 
 #include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/timeline.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
 
@@ -77,7 +78,14 @@ class BackwardPass {
       throw;
     }
     reset_scratch(reachable);
-    for (GradientOwner* owner : owners) owner->finish();
+    for (auto owner = owners.begin(); owner != owners.end(); ++owner) {
+      try {
+        (*owner)->finish();
+      } catch (...) {
+        while (++owner != owners.end()) (*owner)->abandon();
+        throw;
+      }
+    }
   }
 
  private:
@@ -167,6 +175,7 @@ void GradientSlot::pass(const Tensor& value) {
 }  // namespace autograd
 
 void Variable::backward(const BackwardOptions& options) const {
+  const timeline::Span span("backward");
   const auto& state = autograd::VariableState::of(*this);
   if (state->value.size() != 1) {
     throw StateError(fmt::format("backward starts from one number, found shape {}",

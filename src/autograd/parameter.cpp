@@ -38,8 +38,13 @@ Tensor& Parameter::mutable_grad() {
   if (!state->gradient.defined()) {
     state->gradient = Tensor::empty(state->value.shape(), state->value.dtype());
   }
-  if (!state->flags->has_gradient) state->gradient.fill(0);
+  if (!state->flags->has_gradient) {
+    state->gradient.fill(0);
+  } else if (state->flags->reduced) {
+    state->gradient.copy_from(state->parameter->reduced);
+  }
   state->flags->has_gradient = true;
+  state->flags->reduced = false;
   return state->gradient;
 }
 
@@ -49,6 +54,7 @@ void Parameter::zero_grad(bool set_to_none) {
     state->flags->has_gradient = false;
   } else if (state->flags->has_gradient) {
     state->gradient.fill(0);
+    state->flags->reduced = false;
   }
 }
 
@@ -71,13 +77,16 @@ std::int64_t Parameter::register_hook(Hook hook) {
 std::int64_t Parameter::register_final_hook(Hook hook) {
   ParameterState& state = parameter_state(*this);
   state.final_hooks.emplace_back(state.next_hook, std::move(hook));
+  if (state.table != nullptr) ++state.table->final_hooks;
   return state.next_hook++;
 }
 
 void Parameter::remove_hook(std::int64_t handle) {
   const auto has_handle = [handle](const auto& entry) { return entry.first == handle; };
   std::erase_if(parameter_state(*this).hooks, has_handle);
-  std::erase_if(parameter_state(*this).final_hooks, has_handle);
+  ParameterState& state = parameter_state(*this);
+  const std::size_t removed = std::erase_if(state.final_hooks, has_handle);
+  if (state.table != nullptr) state.table->final_hooks -= removed;
 }
 
 void Parameter::run_final_hooks() const {
@@ -87,22 +96,28 @@ void Parameter::run_final_hooks() const {
 }
 
 void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner,
-                       std::size_t index) {
+                       std::size_t index, const Tensor& reduced) {
   const auto& state = VariableState::of(*this);
   check_same(state->value, gradient, "rebind");
   value.copy_from(state->value);
-  if (state->flags->has_gradient) gradient.copy_from(state->gradient);
+  if (state->flags->has_gradient) gradient.copy_from(grad());
   state->value = std::move(value);
   state->gradient = std::move(gradient);
   ParameterState& parameter = *state->parameter;
+  parameter.reduced = reduced;
   parameter.owner = owner;
   parameter.index = index;
-  if (parameter.table != nullptr) ++parameter.table->layout_epoch;
-  const autograd::GradientFlags flags = *state->flags;
+  if (parameter.table != nullptr) {
+    ++parameter.table->layout_epoch;
+    parameter.table->final_hooks -= parameter.final_hooks.size();
+  }
+  autograd::GradientFlags flags = *state->flags;
+  flags.reduced = false;
   const bool has_row = owner != nullptr && index < owner->table()->flags.size();
   state->flags = has_row ? &owner->table()->flags[index] : &state->own_flags;
   *state->flags = flags;
   parameter.table = has_row ? owner->table() : nullptr;
+  if (has_row) owner->table()->final_hooks += parameter.final_hooks.size();
   ++state->layout_epoch;
 }
 
@@ -110,6 +125,7 @@ autograd::GradientOwner* Parameter::gradient_owner() const { return parameter_st
 
 void Parameter::set_has_grad(bool has_grad) {
   VariableState::of(*this)->flags->has_gradient = has_grad;
+  VariableState::of(*this)->flags->reduced = false;
 }
 
 std::uint64_t Parameter::layout_epoch() const { return VariableState::of(*this)->layout_epoch; }

@@ -30,6 +30,7 @@ struct ParameterState {
   GradientOwner* owner = nullptr;
   std::size_t index = 0;
   std::shared_ptr<GradientTable> table;  // the owner's, where it has one
+  Tensor reduced;                        // read instead of the storage while the flag says so
 };
 
 struct VariableState : std::enable_shared_from_this<VariableState> {

@@ -34,7 +34,7 @@ const Tensor& Variable::grad() const {
   if (!state->flags->has_gradient) {
     throw StateError("the variable has no gradient: no backward has reached it since zero_grad()");
   }
-  return state->gradient;
+  return state->flags->reduced ? state->parameter->reduced : state->gradient;
 }
 
 Variable Variable::detach() const { return Variable(value()); }

@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "comm/check.hpp"
+#include "comm/element.hpp"
+#include "comm/find_placement.hpp"
+#include "comm/reduction.hpp"
 #include "lockstep/core/checked_cast.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -37,6 +41,7 @@ MPI_Datatype mpi_type<std::uint8_t>() {
 MPI_Op mpi_op(ReduceOp op) {
   switch (op) {
     case ReduceOp::sum:
+    case ReduceOp::mean:
       return MPI_SUM;
     case ReduceOp::max:
       return MPI_MAX;
@@ -83,11 +88,18 @@ void park(MPI_Comm communicator) {
 }  // namespace
 
 struct Communicator::Duplicate {
+  // What short spans are copied through; two reductions are under way at most.
+  static constexpr std::size_t staging_bytes = std::size_t{64} << 10;
+  static constexpr std::size_t staging_capacity = 2;
+
   MPI_Comm communicator = MPI_COMM_NULL;
+  CommunicatorOptions options;
   int rank = 0;
   int size = 1;
+  std::optional<Placement> placement;          // once it was asked for
+  std::unique_ptr<comm::Reduction> reduction;  // from the first all_reduce on
 
-  explicit Duplicate(MPI_Comm original) {
+  Duplicate(MPI_Comm original, const CommunicatorOptions& options) : options(options) {
     check_mpi(MPI_Comm_dup(original, &communicator), "MPI_Comm_dup");
     check_mpi(MPI_Comm_set_errhandler(communicator, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(communicator, &rank), "MPI_Comm_rank");
@@ -105,34 +117,85 @@ struct Communicator::Duplicate {
   }
 };
 
-Communicator::Communicator(MPI_Comm communicator) {
+Communicator::Communicator(MPI_Comm communicator, const CommunicatorOptions& options) {
   int initialized = 0;
   MPI_Initialized(&initialized);
   if (!initialized || mpi_is_finalized()) {
     throw StateError("a Communicator needs MPI between MPI_Init and MPI_Finalize");
   }
   if (communicator == MPI_COMM_NULL) throw OptionError("a Communicator of MPI_COMM_NULL");
-  duplicate_ = std::make_shared<Duplicate>(communicator);
+  duplicate_ = std::make_shared<Duplicate>(communicator, options);
 }
 
 int Communicator::rank() const noexcept { return duplicate_->rank; }
 int Communicator::size() const noexcept { return duplicate_->size; }
 MPI_Comm Communicator::handle() const noexcept { return duplicate_->communicator; }
 
-Communicator Communicator::duplicate() const { return Communicator(duplicate_->open()); }
+const CommunicatorOptions& Communicator::options() const noexcept { return duplicate_->options; }
+
+const Placement& Communicator::placement() const {
+  Duplicate& own = *duplicate_;
+  if (!own.placement) own.placement = comm::find_placement(own.open(), own.options.node);
+  return *own.placement;
+}
+
+Communicator Communicator::duplicate() const {
+  return Communicator(duplicate_->open(), duplicate_->options);
+}
 
 void Communicator::close() {
   if (handle() == MPI_COMM_NULL) return;
+  duplicate_->reduction.reset();
   check_mpi(MPI_Comm_free(&duplicate_->communicator), "MPI_Comm_free");
 }
 
 template <class T>
 void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
-  in_pieces(values.size(), [&](std::size_t offset, int count) {
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(), mpi_op(op),
-                            duplicate_->open()),
-              "MPI_Allreduce");
-  });
+  comm::check_operation<T>(op);
+  Duplicate& own = *duplicate_;
+  const MPI_Comm communicator = own.open();
+  if (own.size == 1) return;
+  if (own.reduction == nullptr) {
+    own.reduction = std::make_unique<comm::Reduction>(*this, Duplicate::staging_bytes,
+                                                      Duplicate::staging_capacity);
+  }
+  // The whole length is a part of the fingerprint of each piece.
+  const auto reduce = [&](std::byte* data, std::size_t bytes) {
+    if (bytes > 0) std::memcpy(own.reduction->segment(), data, bytes);
+    const comm::Piece piece{.element = comm::element_of<T>,
+                            .op = op,
+                            .offset = 0,
+                            .bytes = comm::whole_lines(std::max<std::size_t>(bytes, 1))};
+    own.reduction->start(
+        {.pieces = {&piece, 1}, .hash = values.size(), .average = op == ReduceOp::mean});
+    own.reduction->wait();
+    if (bytes > 0) std::memcpy(data, own.reduction->result(), bytes);
+  };
+  auto* data = reinterpret_cast<std::byte*>(values.data());
+  const std::size_t bytes = values.size_bytes();
+  constexpr bool has_mpi_type = !std::is_same_v<T, float16> && !std::is_same_v<T, bfloat16>;
+  if constexpr (has_mpi_type) {
+    if (bytes > Duplicate::staging_bytes) {
+      reduce(nullptr, 0);  // compares what the ranks are going to do
+      in_pieces(values.size(), [&](std::size_t offset, int count) {
+        check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(),
+                                mpi_op(op), communicator),
+                  "MPI_Allreduce");
+      });
+      if constexpr (std::is_floating_point_v<T>) {
+        if (op == ReduceOp::mean) {
+          for (T& value : values) value /= static_cast<T>(own.size);
+        }
+      }
+      return;
+    }
+  }
+  std::size_t done = 0;
+  do {
+    const std::size_t part = std::min(bytes - done, Duplicate::staging_bytes);
+    reduce(data + done, part);
+    done += part;
+  } while (done < bytes);
 }
 
 template <class T>
@@ -229,5 +292,7 @@ LOCKSTEP_INSTANTIATE(double)
 LOCKSTEP_INSTANTIATE(std::int64_t)
 LOCKSTEP_INSTANTIATE(std::uint8_t)
 #undef LOCKSTEP_INSTANTIATE
+template void Communicator::all_reduce<float16>(std::span<float16>, ReduceOp) const;
+template void Communicator::all_reduce<bfloat16>(std::span<bfloat16>, ReduceOp) const;
 
 }  // namespace lockstep

@@ -3,20 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/part_begin.hpp"
 #include "lockstep/tensor/random.hpp"
 
 namespace lockstep::data {
 namespace {
-
-// floor(n·r / ranks), where n·r need not fit in 64 bits.
-std::int64_t part_begin(std::int64_t n, std::int64_t r, std::int64_t ranks) {
-  return n / ranks * r + n % ranks * r / ranks;
-}
 
 void check_batch_size(std::int64_t batch, std::int64_t dataset, int ranks) {
   if (batch < 1)
@@ -54,6 +51,20 @@ DistributedSampler::DistributedSampler(std::int64_t dataset_size, std::int64_t g
         fmt::format("expected a dataset with samples, found {} of them", dataset_size));
   }
   check_batch_size(global_batch_size, dataset_size, ranks);
+  const std::int64_t replicas = options.logical_replicas;
+  if (replicas != 0 &&
+      (replicas < ranks || !std::has_single_bit(static_cast<std::uint64_t>(replicas)))) {
+    throw OptionError(fmt::format(
+        "expected a power of two ≥ {} ranks as the number of logical replicas, found {}", ranks,
+        replicas));
+  }
+}
+
+// Samples of a global batch of n that the ranks before `rank` have.
+std::int64_t DistributedSampler::samples_before(std::int64_t n, int rank) const noexcept {
+  const std::int64_t parts = options_.logical_replicas;
+  if (parts == 0) return part_begin(n, rank, ranks_);
+  return part_begin(n, part_begin(parts, rank, ranks_), parts);
 }
 
 std::optional<std::vector<std::int64_t>> DistributedSampler::next() {
@@ -65,8 +76,8 @@ std::optional<std::vector<std::int64_t>> DistributedSampler::next() {
   if (order_epoch_ != epoch_) make_order();
   const std::int64_t n = std::min(global_batch_size_, dataset_size_ - position_);
   const auto batch = order_.begin() + position_;
-  std::vector<std::int64_t> part(batch + part_begin(n, rank_, ranks_),
-                                 batch + part_begin(n, rank_ + 1, ranks_));
+  std::vector<std::int64_t> part(batch + samples_before(n, rank_),
+                                 batch + samples_before(n, rank_ + 1));
   position_ += n;
   return part;
 }

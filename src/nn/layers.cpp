@@ -4,11 +4,25 @@
 
 #include <cmath>
 
+#include "autograd/window_options.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/init.hpp"
 
 namespace lockstep::nn {
+
+namespace {
+
+// From U(-1/√fan_in, 1/√fan_in), both.
+void reset(Parameter& weight, Parameter& bias, RandomKey key) {
+  init::kaiming_uniform(weight.mutable_value(), key.fold("weight"), std::sqrt(5.0));
+  if (!bias.defined()) return;
+  std::int64_t fan_in = 1;
+  for (std::size_t axis = 1; axis < weight.shape().rank(); ++axis) fan_in *= weight.shape()[axis];
+  init::default_bias(bias.mutable_value(), key.fold("bias"), fan_in);
+}
+
+}  // namespace
 
 Linear::Linear(std::int64_t in, std::int64_t out, const LinearOptions& options)
     : weight(Tensor::empty({out, in}, options.dtype)) {
@@ -21,14 +35,33 @@ void Linear::visit(Visitor& visitor) {
   visitor("bias", bias);
 }
 
-void Linear::reset_parameters(RandomKey key) {
-  init::kaiming_uniform(weight.mutable_value(), key.fold("weight"), std::sqrt(5.0));
-  if (bias.defined()) {
-    init::default_bias(bias.mutable_value(), key.fold("bias"), weight.shape()[1]);
-  }
-}
+void Linear::reset_parameters(RandomKey key) { reset(weight, bias, key); }
 
 Variable Linear::forward(const Variable& x) { return linear(x, weight, bias); }
+
+Conv2d::Conv2d(std::int64_t in, std::int64_t out, Size2d kernel, const Conv2dOptions& options)
+    : options_{.stride = options.stride, .padding = options.padding} {
+  autograd::check_options("Conv2d", kernel, options_);
+  weight = Parameter(Tensor::empty({out, in, kernel.height, kernel.width}, options.dtype));
+  if (options.bias) bias = Parameter(Tensor::empty({out}, options.dtype));
+  Conv2d::reset_parameters(RandomKey(0));
+}
+
+void Conv2d::visit(Visitor& visitor) {
+  visitor("weight", weight);
+  visitor("bias", bias);
+}
+
+void Conv2d::reset_parameters(RandomKey key) { reset(weight, bias, key); }
+
+Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, bias, options_); }
+
+MaxPool2d::MaxPool2d(Size2d kernel, const PoolingOptions& options)
+    : kernel_(kernel), options_(options) {
+  autograd::check_options("MaxPool2d", kernel, options);
+}
+
+Variable MaxPool2d::forward(const Variable& x) { return max_pool2d(x, kernel_, options_); }
 
 Variable ReLU::forward(const Variable& x) { return relu(x); }
 Variable Tanh::forward(const Variable& x) { return tanh(x); }

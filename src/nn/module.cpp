@@ -144,6 +144,13 @@ void Module::set_random_stream(std::uint64_t stream) {
        [stream](const std::string&, RandomState& random) { random.stream = stream; });
 }
 
+void Module::begin_random_step(std::uint64_t stream) {
+  walk(*this, ignore, ignore, [stream](const std::string&, RandomState& random) {
+    random.stream = stream;
+    random.calls = random.calls / RandomState::step_calls * RandomState::step_calls;
+  });
+}
+
 void Module::end_random_step() {
   walk(*this, ignore, ignore, [](const std::string&, RandomState& random) {
     random.calls = (random.calls / RandomState::step_calls + 1) * RandomState::step_calls;

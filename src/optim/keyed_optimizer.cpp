@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/timeline.hpp"
 #include "optim/clip.hpp"
 
 namespace lockstep {
@@ -49,6 +50,7 @@ Renaming::Renaming(std::map<std::string, std::string> names)
       }) {}
 
 StepReport KeyedOptimizer::step(const StepOptions& options) {
+  const timeline::Span span("step");
   check_options(options);
   check_step();
   run_before_step();

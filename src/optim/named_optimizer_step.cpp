@@ -273,7 +273,9 @@ void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
     ++entry.steps;
     const Entry& first = entries_[begin];
     const bool joins = begin < end && end == i && !whole && starts == fresh &&
-                       entry.steps == first.steps && entry.scalars == first.scalars;
+                       entry.steps == first.steps && entry.scalars == first.scalars &&
+                       state_of(entry.parameter).flags->reduced ==
+                           state_of(first.parameter).flags->reduced;
     if (!joins) {
       flush();
       begin = i;
@@ -298,7 +300,9 @@ void NamedOptimizer::update(double gradient_scale) {
   for (Run& run : runs_) {
     if (run.table != nullptr && run.uniform) {
       const auto* flags = run.table->flags.data() + run.first_flag;
-      const bool all = std::all_of(flags, flags + (run.end - run.begin), steps_now);
+      const bool all = std::all_of(flags, flags + (run.end - run.begin), [flags](const auto& one) {
+        return steps_now(one) && one.reduced == flags->reduced;
+      });
       const Entry& first = entries_[run.begin];
       if (all && !groups_[first.group].rule->whole_parameters()) {
         ++run.ahead;

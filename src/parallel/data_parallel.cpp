@@ -3,18 +3,27 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <exception>
 #include <span>
 #include <variant>
 #include <vector>
 
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/part_begin.hpp"
+#include "lockstep/core/timeline.hpp"
+#include "parallel/reducer_engine.hpp"
 #include "parallel/verify.hpp"
 
 namespace lockstep {
 
-DataParallel::DataParallel(nn::Module& model, const Communicator& communicator)
-    : model_(&model), reducer_(model.named_parameters(), communicator) {
+DataParallel::DataParallel(nn::Module& model, const Communicator& communicator,
+                           const DataParallelOptions& options)
+    : model_(&model),
+      logical_replicas_(options.logical_replicas),
+      reducer_(std::make_unique<GradientReducer::Engine>(
+          model.named_parameters(), communicator,
+          GradientReducerOptions{.bucket_bytes = options.bucket_bytes}, logical_replicas_)) {
   const Communicator& ranks = reducer_.communicator();
   // Tensors of the dict are the model's own; scalars are copies, which restore() puts back.
   StateDict state = model.state_dict();
@@ -45,32 +54,98 @@ DataParallel::DataParallel(nn::Module& model, const Communicator& communicator)
   model.set_random_stream(static_cast<std::uint64_t>(ranks.rank()));
 }
 
-double DataParallel::run_parts(
-    std::int64_t samples, std::int64_t parts,
-    const std::function<Variable(std::int64_t begin, std::int64_t end)>& loss) {
-  if (parts < 1) throw OptionError(fmt::format("expected at least one part, found {}", parts));
+Variable DataParallel::operator()(const Variable& x) const {
+  const timeline::Span span("forward");
+  return model_->forward(x);
+}
+
+namespace {
+
+Variable forward(const std::function<Variable(std::int64_t begin, std::int64_t end)>& loss,
+                 std::int64_t begin, std::int64_t end) {
+  const timeline::Span span("forward");
+  return loss(begin, end);
+}
+
+}  // namespace
+
+double DataParallel::run_parts(std::int64_t samples, std::int64_t parts, const PartLoss& loss) {
+  GradientReducer::Engine& engine = *reducer_.engine_;
+  const std::uint64_t round = engine.rounds();
   double mean = 0;
-  reducer_.set_deferred(true);
   try {
-    for (std::int64_t part = 0; part < parts; ++part) {
-      const std::int64_t begin = samples * part / parts, end = samples * (part + 1) / parts;
-      if (begin == end) continue;
-      const double share = static_cast<double>(end - begin) / static_cast<double>(samples);
-      Variable value = loss(begin, end);
-      if (share != 1) value = value * share;
-      value.backward();
-      mean += value.value().item();
-    }
+    if (parts < 1) throw OptionError(fmt::format("expected at least one part, found {}", parts));
+    reducer_.set_weight(static_cast<double>(samples));
+    mean = logical_replicas_ == 0 ? run_pieces(samples, parts, loss)
+                                  : run_logical_parts(samples, parts, loss);
+    reducer_.set_deferred(false);
+    // Without samples no backward has done that.
+    if (engine.rounds() == round) reducer_.finish();
   } catch (...) {
     reducer_.set_deferred(false);
-    reducer_.discard();
+    reducer_.set_weight(1);
     model_->end_random_step();
+    if (engine.rounds() == round) engine.cancel(std::current_exception());
+    if (const std::exception_ptr all = engine.take_cancellation()) std::rethrow_exception(all);
     throw;
   }
-  reducer_.set_deferred(false);
+  reducer_.set_weight(1);
   model_->end_random_step();
-  reducer_.reduce(static_cast<double>(samples));
   return mean;
+}
+
+// Reduces in the course of the last backward.
+double DataParallel::run_pieces(std::int64_t samples, std::int64_t pieces, const PartLoss& loss) {
+  double mean = 0;
+  reducer_.set_deferred(true);
+  for (std::int64_t piece = 0; piece < pieces; ++piece) {
+    const std::int64_t begin = samples * piece / pieces, end = samples * (piece + 1) / pieces;
+    if (begin == end) continue;
+    if (end == samples) reducer_.set_deferred(false);
+    const double share = static_cast<double>(end - begin) / static_cast<double>(samples);
+    Variable value = forward(loss, begin, end);
+    if (share != 1) value = value * share;
+    value.backward();
+    mean += value.value().item();
+  }
+  return mean;
+}
+
+// Of each part the sum over its samples, so that nothing depends on which rank has it.
+double DataParallel::run_logical_parts(std::int64_t samples, std::int64_t pieces,
+                                       const PartLoss& loss) {
+  if (pieces != 1) {
+    throw OptionError(fmt::format(
+        "expected parts = 1 with logical replicas, which cut a batch themselves, found {}",
+        pieces));
+  }
+  GradientReducer::Engine& engine = *reducer_.engine_;
+  const std::int64_t global = reducer_.communicator().all_reduce(samples);
+  const std::int64_t first = engine.parts().begin, last = engine.parts().end;
+  const auto bound = [&](std::int64_t part) {
+    return part_begin(global, part, logical_replicas_) -
+           part_begin(global, first, logical_replicas_);
+  };
+  if (samples != bound(last)) {
+    throw StateError(fmt::format(
+        "the logical replicas {} to {} of {} take {} samples of a global batch of {}, found {}: "
+        "does the sampler have the same number of logical replicas?",
+        first, last - 1, logical_replicas_, bound(last), global, samples));
+  }
+  double sum = 0;
+  reducer_.set_deferred(true);
+  for (std::int64_t part = first; part < last; ++part) {
+    const std::int64_t begin = bound(part), end = bound(part + 1);
+    if (part + 1 == last) reducer_.set_deferred(false);
+    if (begin < end) {
+      model_->begin_random_step(static_cast<std::uint64_t>(part));
+      const Variable value = forward(loss, begin, end) * static_cast<double>(end - begin);
+      value.backward();
+      sum += value.value().item();
+    }
+    if (part + 1 < last) engine.end_part();
+  }
+  return samples == 0 ? 0 : sum / static_cast<double>(samples);
 }
 
 }  // namespace lockstep

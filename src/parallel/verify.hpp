@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,9 @@ struct TensorSignature {
   Shape shape;
 };
 
-/// Throws on all ranks, naming the first difference and the ranks, unless all have the same list.
-/// Collective. `what` names the list's items: "parameter".
-void verify_signatures(const Communicator& communicator, const char* what,
-                       const std::vector<TensorSignature>& signatures);
+/// Throws on all ranks, naming the first difference and the ranks, unless all have the same list, of
+/// which it returns a hash. Collective. `what` names the list's items: "parameter".
+std::uint64_t verify_signatures(const Communicator& communicator, const char* what,
+                                const std::vector<TensorSignature>& signatures);
 
 }  // namespace lockstep

@@ -77,6 +77,22 @@ Tensor Tensor::borrow(std::span<T> memory, const Shape& shape) {
   return tensor;
 }
 
+Tensor Tensor::of(std::shared_ptr<void> owner, void* memory, const Shape& shape, DType dtype) {
+  Tensor tensor;
+  tensor.owner_ = std::move(owner);
+  tensor.data_ = static_cast<std::byte*>(memory);
+  tensor.shape_ = shape;
+  tensor.size_ = shape.size();
+  tensor.dtype_ = dtype;
+  return tensor;
+}
+
+void Tensor::refuse_to_write() {
+  throw StateError(
+      "the tensor is read-only, as a gradient is that other ranks read as well: take a clone(), or "
+      "Parameter::mutable_grad()");
+}
+
 template <class T>
 std::span<const T> Tensor::span() const {
   if (!defined()) throw StateError("the tensor is undefined");
@@ -89,6 +105,7 @@ std::span<const T> Tensor::span() const {
 
 template <class T>
 std::span<T> Tensor::span() {
+  check_writable();
   const std::span<const T> elements = std::as_const(*this).span<T>();
   return {const_cast<T*>(elements.data()), elements.size()};
 }
@@ -154,12 +171,14 @@ Tensor Tensor::window(std::int64_t offset, const Shape& shape) const {
 }
 
 void Tensor::copy_from(const Tensor& source) {
+  check_writable();
   check_same(*this, source, "copy_from");
   std::memmove(data_, source.data_, bytes());
 }
 
 void Tensor::fill(double value) {
   if (!defined()) throw StateError("the tensor is undefined");
+  check_writable();
   dispatch_all(dtype_, [&]<class T>() { std::fill_n(data<T>(), size_, static_cast<T>(value)); });
 }
 

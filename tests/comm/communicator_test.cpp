@@ -1,6 +1,7 @@
 #include "lockstep/comm/communicator.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -149,6 +150,20 @@ TEST(Communicator, duplicates_do_not_share_messages) {
   EXPECT_EQ(world().all_reduce(1.0), world().size());
 }
 
+TEST(Communicator, duplicates_keep_the_options) {
+  const Communicator original(world().handle(),
+                              {.share_memory = false, .node = world().rank() / 2});
+  Communicator copy = original.duplicate();
+  EXPECT_FALSE(copy.options().share_memory);
+  EXPECT_EQ(copy.options().node, world().rank() / 2);
+  EXPECT_EQ(copy.placement().nodes, original.placement().nodes);
+  EXPECT_EQ(copy.placement().neighbours()[0], world().rank() / 2 * 2);
+  EXPECT_TRUE(world().options().share_memory);
+  EXPECT_EQ(world().options().node, std::nullopt);
+  copy.close();
+  EXPECT_THROW(world().duplicate().all_reduce(1.0F, static_cast<ReduceOp>(7)), OptionError);
+}
+
 TEST(Communicator, copies_are_closed_together) {
   Communicator communicator = world().duplicate();
   const Communicator copy = communicator;
@@ -165,6 +180,7 @@ TEST(Communicator, refuses_any_use_after_close) {
   const std::span<double> span(&value, 1);
   std::string text;
   EXPECT_THROW(closed.duplicate(), StateError);
+  EXPECT_THROW(closed.placement(), StateError);
   EXPECT_THROW(closed.all_reduce(span), StateError);
   EXPECT_THROW(closed.broadcast(span), StateError);
   EXPECT_THROW(closed.broadcast(text), StateError);

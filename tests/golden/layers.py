@@ -53,6 +53,13 @@ def main():
         lambda logits: functional.cross_entropy(logits, torch.tensor(labels)),
         [inputs(ROWS, OUT)], one)
     cases["cross_entropy"]["labels"] = labels
+    cases["conv2d"] = case(
+        lambda x, weight, bias: functional.conv2d(x, weight, bias, stride=(2, 1), padding=(1, 2)),
+        [inputs(2, 2, 4, 3), inputs(3, 2, 3, 2), inputs(3)], inputs(2, 3, 2, 6))
+    # Of whole numbers, among which there are ties.
+    cases["max_pool2d"] = case(
+        lambda x: functional.max_pool2d(x, (3, 2), stride=(2, 1), padding=(1, 0)),
+        [inputs(2, 1, 5, 4).round()], inputs(2, 1, 3, 3))
     lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in cases.items()]
     path = pathlib.Path(__file__).with_suffix(".json")
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

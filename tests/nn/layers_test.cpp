@@ -18,6 +18,18 @@ using testing::expect_near;
 using testing::throws;
 using testing::uniform;
 
+// Drawn from U(-bound, bound).
+void expect_start(const Tensor& tensor, float bound) {
+  float low = 0, high = 0;
+  for (const float value : tensor.span<float>()) {
+    low = std::min(low, value), high = std::max(high, value);
+  }
+  EXPECT_GE(low, -bound);
+  EXPECT_LT(low, -0.96F * bound);
+  EXPECT_LE(high, bound);
+  EXPECT_GT(high, 0.96F * bound);
+}
+
 TEST(Linear, takes_inputs_of_any_rank_row_by_row) {
   Linear layer(3, 2, {.dtype = DType::f64});
   const Tensor x = uniform({2, 4, 3}, 1);
@@ -37,15 +49,8 @@ TEST(Linear, has_the_shapes_dtype_and_start_of_pytorch) {
   EXPECT_EQ(layer.weight.shape(), (Shape{500, 16}));
   EXPECT_EQ(layer.bias.shape(), Shape{500});
   EXPECT_EQ(layer.weight.dtype(), DType::f32);
-  for (const Tensor& tensor : {layer.weight.value(), layer.bias.value()}) {
-    float low = 0, high = 0;
-    for (const float value : tensor.span<float>())
-      low = std::min(low, value), high = std::max(high, value);
-    EXPECT_GE(low, -0.25F);
-    EXPECT_LT(low, -0.24F);
-    EXPECT_LE(high, 0.25F);
-    EXPECT_GT(high, 0.24F);
-  }
+  expect_start(layer.weight.value(), 0.25F);
+  expect_start(layer.bias.value(), 0.25F);
   EXPECT_EQ(Linear(2, 2, {.dtype = DType::f64}).bias.dtype(), DType::f64);
 }
 
@@ -65,6 +70,75 @@ TEST(Linear, refuses_what_does_not_fit) {
   EXPECT_THROW(layer(Tensor::zeros({4, 3}, DType::i64)), DTypeError);
   EXPECT_THROW(Linear(-1, 2), ShapeError);
   EXPECT_THROW(Linear(2, 2, {.dtype = DType::i64}), DTypeError);
+}
+
+TEST(Conv2d, has_the_shapes_dtype_and_start_of_pytorch) {
+  const Conv2d layer(2, 500, {2, 4});
+  EXPECT_EQ(layer.weight.shape(), (Shape{500, 2, 2, 4}));
+  EXPECT_EQ(layer.bias.shape(), Shape{500});
+  EXPECT_EQ(layer.weight.dtype(), DType::f32);
+  expect_start(layer.weight.value(), 0.25F);
+  expect_start(layer.bias.value(), 0.25F);
+  EXPECT_EQ(Conv2d(1, 2, 3, {.dtype = DType::f64}).bias.dtype(), DType::f64);
+}
+
+TEST(Conv2d, is_conv2d_with_its_options) {
+  const Tensor x = uniform({2, 3, 6, 7}, 1);
+  Conv2d plain(3, 4, {2, 3}, {.dtype = DType::f64});
+  EXPECT_TRUE(bit_equal(plain(x).value(), conv2d(x, plain.weight, plain.bias).value()));
+  Conv2d layer(3, 4, 3, {.stride = {2, 1}, .padding = {0, 2}, .dtype = DType::f64});
+  const Variable y = layer(x);
+  EXPECT_EQ(y.shape(), (Shape{2, 4, 2, 9}));
+  EXPECT_TRUE(bit_equal(
+      y.value(),
+      conv2d(x, layer.weight, layer.bias, {.stride = {2, 1}, .padding = {0, 2}}).value()));
+}
+
+TEST(Conv2d, draws_its_parameters_by_name) {
+  Sequential model{Conv2d(1, 2, 3), Conv2d(1, 2, 3)}, same{Conv2d(1, 2, 3), Conv2d(1, 2, 3)};
+  model.initialize(5);
+  EXPECT_EQ(model.named_parameters().size(), 4U);
+  EXPECT_EQ(model.named_parameters()[2].name, "1.weight");
+  const Tensor first = model.at<Conv2d>(0).weight.value();
+  EXPECT_FALSE(bit_equal(first, model.at<Conv2d>(1).weight.value()));
+  EXPECT_FALSE(bit_equal(first, same.at<Conv2d>(0).weight.value()));
+  same.initialize(5);
+  EXPECT_TRUE(bit_equal(first, same.at<Conv2d>(0).weight.value()));
+}
+
+TEST(Conv2d, without_a_bias_has_one_parameter) {
+  Conv2d layer(3, 2, 1, {.bias = false});
+  EXPECT_FALSE(layer.bias.defined());
+  EXPECT_EQ(layer.named_parameters().size(), 1U);
+  EXPECT_EQ(layer(Tensor::zeros({1, 3, 1, 1})).value().data<float>()[0], 0);
+  EXPECT_NO_THROW(layer.initialize(1));
+}
+
+TEST(Conv2d, refuses_what_does_not_fit) {
+  Conv2d layer(3, 2, 2);
+  EXPECT_TRUE(throws<ShapeError>([&] { layer(Tensor::zeros({1, 2, 4, 4})); }, "(n, 3, "));
+  EXPECT_TRUE(throws<OptionError>([] { Conv2d(1, 1, {3, 0}); }, "Conv2d", "kernel >= 1", "3 x 0"));
+  EXPECT_TRUE(throws<OptionError>([] { Conv2d(1, 1, 3, {.stride = 0}); }, "Conv2d", "stride >= 1"));
+  EXPECT_TRUE(throws<OptionError>([] { Conv2d(1, 1, 3, {.padding = -1}); }, "padding >= 0"));
+  EXPECT_THROW(Conv2d(-1, 2, 3), ShapeError);
+  EXPECT_THROW(Conv2d(2, 2, 3, {.dtype = DType::i64}), DTypeError);
+}
+
+TEST(MaxPool2d, is_max_pool2d_with_its_options) {
+  const Tensor x = uniform({2, 3, 6, 7}, 1);
+  MaxPool2d plain(2), layer({2, 3}, {.stride = 1, .padding = {1, 0}});
+  EXPECT_EQ(plain(x).shape(), (Shape{2, 3, 3, 3}));
+  EXPECT_TRUE(bit_equal(plain(x).value(), max_pool2d(x, 2).value()));
+  EXPECT_EQ(layer(x).shape(), (Shape{2, 3, 7, 5}));
+  EXPECT_TRUE(
+      bit_equal(layer(x).value(), max_pool2d(x, {2, 3}, {.stride = 1, .padding = {1, 0}}).value()));
+  EXPECT_TRUE(plain.named_parameters().empty());
+}
+
+TEST(MaxPool2d, refuses_options_outside_their_range) {
+  EXPECT_TRUE(throws<OptionError>([] { MaxPool2d(0); }, "MaxPool2d", "kernel >= 1"));
+  EXPECT_TRUE(throws<OptionError>([] { MaxPool2d(2, {.stride = 0}); }, "stride >= 1"));
+  EXPECT_TRUE(throws<OptionError>([] { MaxPool2d(2, {.padding = 2}); }, "padding <= kernel / 2"));
 }
 
 TEST(Activations, are_the_operations_of_their_names) {

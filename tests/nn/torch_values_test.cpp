@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "testing/gradient_check.hpp"
 #include "testing/mpi_test.hpp"
@@ -67,6 +68,15 @@ INSTANTIATE_TEST_SUITE_P(EachDType, TorchValues, ::testing::Values(DType::f32, D
 
 TEST_P(TorchValues, are_those_of_linear) {
   compare("linear", [](const auto& x) { return linear(x[0], x[1], x[2]); });
+}
+
+TEST_P(TorchValues, are_those_of_convolution_and_pooling) {
+  compare("conv2d", [](const auto& x) {
+    return conv2d(x[0], x[1], x[2], {.stride = {2, 1}, .padding = {1, 2}});
+  });
+  compare("max_pool2d", [](const auto& x) {
+    return max_pool2d(x[0], {3, 2}, {.stride = Size2d(2, 1), .padding = {1, 0}});
+  });
 }
 
 TEST_P(TorchValues, are_those_of_the_activations) {

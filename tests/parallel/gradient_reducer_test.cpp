@@ -181,7 +181,8 @@ TYPED_TEST(GradientReducerTest, while_deferred_gradients_add_up_for_one_weighted
   this->backward(3, {0, 2});
   reducer.set_deferred(false);
   const auto weights = this->uneven_weights();
-  reducer.reduce(this->own(weights));
+  reducer.set_weight(this->own(weights));
+  reducer.finish();
   // The first call was reduced with equal weights: look at the rest alone.
   Tensor& gradient = this->parameters_[0].parameter.mutable_grad();
   for (int rank = 0; rank < world().size(); ++rank) {
@@ -219,7 +220,7 @@ TYPED_TEST(GradientReducerTest, zero_grad_forgets_what_is_not_reduced_yet) {
   for (auto& [name, parameter] : this->parameters_) parameter.zero_grad();
   this->backward(3, {0, 1});
   reducer.set_deferred(false);
-  reducer.reduce();
+  reducer.finish();
   this->expect_gradient(0, {3});
   this->expect_gradient(1, {3});
   EXPECT_FALSE(this->parameters_[2].parameter.has_grad());
@@ -256,9 +257,11 @@ TYPED_TEST(GradientReducerTest, refuses_a_bad_weight_of_one_rank_on_all) {
   for (const auto& [weight, text] :
        {std::pair{-1.0, "found -1"}, {std::nan(""), "found nan"}, {HUGE_VAL, "found inf"}}) {
     const double own = this->last_rank() ? weight : 1.0;
-    EXPECT_TRUE(throws<OptionError>([&] { reducer.reduce(own); }, text, culprit));
+    reducer.set_weight(own);
+    EXPECT_TRUE(throws<OptionError>([&] { reducer.finish(); }, text, culprit));
   }
-  reducer.reduce(2.0);
+  reducer.set_weight(2.0);
+  reducer.finish();
   this->expect_gradient(0, {1});
   this->expect_gradient(1, {1});
 }
@@ -272,9 +275,11 @@ TYPED_TEST(GradientReducerTest, refuses_weights_that_are_all_zero) {
     this->backward(1, {0, 1});
   else
     this->backward(1, {0});
-  EXPECT_TRUE(throws<OptionError>([&] { reducer.reduce(0); }, "weights of all ranks are zero"));
+  reducer.set_weight(0);
+  EXPECT_TRUE(throws<OptionError>([&] { reducer.finish(); }, "weights of all ranks are zero"));
   const auto weights = this->uneven_weights();
-  reducer.reduce(this->own(weights));
+  reducer.set_weight(this->own(weights));
+  reducer.finish();
   this->expect_gradient(0, {1}, weights);
   // Rank 0 alone has reached "b", which others had a reduced gradient of.
   Tensor& gradient = this->parameters_[1].parameter.mutable_grad();
@@ -286,8 +291,9 @@ TYPED_TEST(GradientReducerTest, refuses_weights_that_are_all_zero) {
 
 TYPED_TEST(GradientReducerTest, with_nothing_to_reduce_does_nothing) {
   GradientReducer reducer(this->parameters_, world());
-  reducer.reduce();
-  reducer.reduce(0);
+  reducer.finish();
+  reducer.set_weight(0);
+  reducer.finish();
   for (const auto& [name, parameter] : this->parameters_) EXPECT_FALSE(parameter.has_grad());
 }
 

@@ -18,6 +18,8 @@ namespace autograd {
 struct GradientFlags {
   bool has_gradient = false;
   bool requires_grad = false;
+  /// The gradient is the one that the owner has reduced, which is read where it lies.
+  bool reduced = false;
 };
 
 /// The flags of a gradient owner's parameters, by index: side by side, so that an optimizer sees at
@@ -25,6 +27,7 @@ struct GradientFlags {
 struct GradientTable {
   std::vector<GradientFlags> flags;
   std::uint64_t layout_epoch = 0;  ///< changes when a parameter in it is bound elsewhere
+  std::size_t final_hooks = 0;     ///< of all its parameters
 };
 
 /// Takes over where the gradients of parameters are stored and when they are final: implemented by
@@ -46,8 +49,8 @@ class GradientOwner {
   /// A backward that can reach a parameter of this owner is at its end, whether or not it opened
   /// any.
   virtual void finish() = 0;
-  /// Such a backward ended by an exception. (One that throws because its graph was used up has not
-  /// begun.)
+  /// Such a backward ended by an exception, that of another owner's finish() included. (One that throws
+  /// because its graph was used up has not begun.)
   virtual void abandon() noexcept = 0;
 
  private:
@@ -71,7 +74,8 @@ class Parameter : public Variable {
   const std::string& name() const;
 
   Tensor& mutable_value();
-  /// The gradient, to write. Makes it exist, as zeros, where there was none.
+  /// The gradient, to write, in memory of this rank alone: a reduced one is copied there. Makes it
+  /// exist, as zeros, where there was none.
   Tensor& mutable_grad();
   /// Forgets the gradient, or sets it to zero where it exists and set_to_none is false.
   void zero_grad(bool set_to_none = true);
@@ -92,8 +96,10 @@ class Parameter : public Variable {
 
   /// Moves the value and the storage of the gradient into other memory; the value is copied there,
   /// and the gradient too where it exists. From then on `owner` is told about this parameter's
-  /// gradients by `index`; nullptr ends that. Shapes and dtypes must be those of the parameter.
-  void rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner, std::size_t index);
+  /// gradients by `index`; nullptr ends that. `reduced` is where the owner leaves the gradient when it
+  /// has set GradientFlags::reduced. Shapes and dtypes must be those of the parameter.
+  void rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner, std::size_t index,
+              const Tensor& reduced = {});
   /// Who owns the gradient's storage; nullptr for the parameter itself.
   autograd::GradientOwner* gradient_owner() const;
   /// Declares that the storage holds a gradient (or none), without touching the numbers.

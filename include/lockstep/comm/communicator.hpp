@@ -5,31 +5,45 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "lockstep/core/dtype.hpp"
+#include "lockstep/comm/placement.hpp"
+#include "lockstep/comm/reduce_op.hpp"
+#include "lockstep/core/half.hpp"
 
 namespace lockstep {
 
-enum class ReduceOp { sum, max, min };
+struct CommunicatorOptions {
+  /// Whether ranks of a node may work in memory that they share. Must be alike on all ranks.
+  bool share_memory = true;
+  /// Ranks of one machine that give different numbers count as on different nodes, as may be best
+  /// for those of different sockets. All ranks must give one, or none.
+  std::optional<int> node = std::nullopt;
+};
 
 /// A duplicate of the caller's MPI communicator, so that messages never mix with the caller's own.
 /// A handle: copies refer to the same duplicate.
 ///
 /// Collective calls are made by every rank in the same order. Failures of MPI are MpiError.
-/// T is float, double, std::int64_t or std::uint8_t.
+/// T is float, double, std::int64_t or std::uint8_t; in all_reduce also float16 or bfloat16.
 class Communicator {
  public:
   /// Duplicates; collective over `communicator`.
-  explicit Communicator(MPI_Comm communicator);
+  explicit Communicator(MPI_Comm communicator, const CommunicatorOptions& options = {});
 
   int rank() const noexcept;
   int size() const noexcept;
   MPI_Comm handle() const noexcept;
 
-  /// Another duplicate; collective.
+  const CommunicatorOptions& options() const noexcept;
+
+  /// Which ranks are on one node. The first call is collective.
+  const Placement& placement() const;
+
+  /// Another duplicate, with the same options; collective.
   Communicator duplicate() const;
 
   /// Frees the duplicate; collective. Without it the duplicate of the last handle that goes is kept
@@ -38,7 +52,12 @@ class Communicator {
   void close();
 
   /// Combines element by element over all ranks; every rank gets the result, with the same bits on
-  /// all. Collective; spans must agree in size.
+  /// all. Sums of float16 and bfloat16 are made in float. Collective. StateError on all ranks, which
+  /// says what two of them have asked for, where spans differ in size or type, or ranks in `op`; no
+  /// all_reduce works after that. OptionError for the mean of integers.
+  ///
+  /// Up to 64 KiB, and half precision of any length, go through memory that the ranks of a node
+  /// share; longer spans are MPI_Allreduce's. SharedBuffer is faster, since nothing is copied.
   template <class T>
   void all_reduce(std::span<T> values, ReduceOp op = ReduceOp::sum) const;
   template <class T>

@@ -12,6 +12,8 @@ struct DistributedSamplerOptions {
   bool shuffle = true;
   std::uint64_t seed = 0;
   bool drop_last = false;  ///< leave out the last global batch where it is not full
+  /// That of DataParallelOptions: parts of a batch are then cut as it says. 0 for none.
+  std::int64_t logical_replicas = 0;
 };
 
 /// Which samples each rank gets, epoch by epoch. An epoch is one order of all samples, the same on
@@ -19,12 +21,14 @@ struct DistributedSamplerOptions {
 /// n·(r+1)/R) of a global batch of n. So a sample comes up once an epoch, on one rank, and the
 /// parts of a batch differ by at most one sample. A part is empty where n < R, which the last
 /// global batch of an epoch can bring about; its rank has to take part in the step all the same.
+/// With L logical replicas, a global batch is cut into L parts in this way, and rank r gets the parts
+/// [L·r/R, L·(r+1)/R).
 ///
 /// Shuffled by Fisher-Yates (Durstenfeld, CACM 7(7), 1964) with random numbers of (seed, epoch).
 class DistributedSampler : public Stateful {
  public:
   /// OptionError where the dataset is empty, the batch size is not in [1, dataset_size], or the
-  /// rank not in [0, ranks). Local: nothing is exchanged, so ranks must be given the same numbers.
+  /// rank not in [0, ranks), or the logical replicas are not a power of two ≥ ranks. Local: nothing is exchanged, so ranks must be given the same numbers.
   DistributedSampler(std::int64_t dataset_size, std::int64_t global_batch_size, int rank, int ranks,
                      const DistributedSamplerOptions& options = {});
 
@@ -53,6 +57,7 @@ class DistributedSampler : public Stateful {
 
  private:
   std::int64_t samples_per_epoch() const noexcept;
+  std::int64_t samples_before(std::int64_t n, int rank) const noexcept;
   void make_order();
 
   std::int64_t dataset_size_;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/module.hpp"
 
@@ -30,6 +31,45 @@ class Linear : public Module {
 
  protected:
   void reset_parameters(RandomKey key) override;
+};
+
+struct Conv2dOptions {
+  Size2d stride = 1;
+  Size2d padding = 0;
+  bool bias = true;
+  DType dtype = DType::f32;
+};
+
+/// conv2d of images of shape (n, in, h, w). Starts as Linear does, with fan_in = in · kh · kw:
+/// from U(-1/√fan_in, 1/√fan_in). OptionError unless kernel ≥ 1, and for the options as in conv2d.
+class Conv2d : public Module {
+ public:
+  Conv2d(std::int64_t in, std::int64_t out, Size2d kernel, const Conv2dOptions& options = {});
+
+  void visit(Visitor& visitor) override;
+  Variable forward(const Variable& x) override;
+
+  Parameter weight;  ///< (out, in, kh, kw)
+  Parameter bias;    ///< (out); undefined without a bias
+
+ protected:
+  void reset_parameters(RandomKey key) override;
+
+ private:
+  ConvolutionOptions options_;
+};
+
+/// max_pool2d of images of shape (n, channels, h, w), by steps of the kernel's size unless the options
+/// have a stride. OptionError as in max_pool2d.
+class MaxPool2d : public Module {
+ public:
+  explicit MaxPool2d(Size2d kernel, const PoolingOptions& options = {});
+
+  Variable forward(const Variable& x) override;
+
+ private:
+  Size2d kernel_;
+  PoolingOptions options_;
 };
 
 /// max(x, 0)

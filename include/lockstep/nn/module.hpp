@@ -77,6 +77,9 @@ class Module : public Stateful {
 
   /// The stream of random numbers of this module and those below it; see RandomState.
   void set_random_stream(std::uint64_t stream);
+  /// Takes that stream from the beginning of the step on, where end_random_step() has left the count
+  /// of calls; what one stream is used for has no effect on another.
+  void begin_random_step(std::uint64_t stream);
   /// Moves the count of calls of this module and those below it on to the next multiple of
   /// RandomState::step_calls. So replicas agree on it though one of them has called its modules
   /// less often in this step, having no samples.

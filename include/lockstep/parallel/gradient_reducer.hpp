@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -8,12 +9,28 @@
 
 namespace lockstep {
 
-/// Averages the gradients of named parameters over all ranks at the end of every backward, before
-/// backward() returns.
+struct GradientReducerOptions {
+  /// A bucket is reduced as soon as it has gradients of at least so many bytes, while the backward
+  /// goes on. Affects the speed alone: the results are the same to the bit.
+  std::size_t bucket_bytes = std::size_t{1} << 20;
+};
+
+/// Averages the gradients of named parameters over all ranks in the course of every backward; all
+/// have them when backward() returns.
 ///
 /// While it lives, the values of the parameters lie in one flat buffer for each dtype and their
 /// gradients in another, in reverse order of the list, each at a 64-byte boundary; parameters in
 /// borrowed memory stay there. Pointers into them stay valid from construction to destruction.
+///
+/// A backward writes gradients into memory that the ranks of a node share, and leaves the averaged
+/// ones at another place there, which all of them read: grad() is a read-only view of it, and
+/// mutable_grad() copies it first. Where memory cannot be shared, each rank has its own, with the
+/// same results. Sums are made in a fixed order: the gradients are the same to the bit on all ranks,
+/// and in every run on the same ranks.
+///
+/// Where a backward throws on some ranks, all others get the exception of the lowest one of these, marked
+/// collective(), and gradients are as they were. Ranks that do not reduce the same get a StateError,
+/// after which no more is reduced.
 ///
 /// A backward adds to the gradient that is there, as in PyTorch; what was averaged before is not
 /// counted again. A parameter that a backward reached on some ranks only is averaged with zeros for
@@ -23,7 +40,8 @@ class GradientReducer {
   /// Collective. Throws on all ranks: NameError, ShapeError or DTypeError, which names the first
   /// difference and two ranks, where the lists differ; StateError where a parameter belongs to
   /// another reducer; OptionError for an empty list.
-  GradientReducer(std::vector<NamedParameter> parameters, const Communicator& communicator);
+  GradientReducer(std::vector<NamedParameter> parameters, const Communicator& communicator,
+                  const GradientReducerOptions& options = {});
   /// Not collective: moves values and gradients back into memory of their own.
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
@@ -31,21 +49,36 @@ class GradientReducer {
 
   const Communicator& communicator() const noexcept;
 
+  /// Whether the ranks of a node share the memory of gradients.
+  bool shared() const noexcept;
+
+  /// What the gradients of this rank count in the averages to come, such as its number of samples;
+  /// 1 where it was never set. Every reduction gets an OptionError on all ranks for a weight that is
+  /// negative or not finite, or for weights that are all zero where there is anything to reduce; its
+  /// gradients are then still there for the next one.
+  void set_weight(double weight) noexcept;
+
+  /// For gradients that no backward computes: this rank has written its own one of the parameter
+  /// where mutable_grad() is, and will not touch it until finish() has returned. The reduction
+  /// begins as soon as other parameters allow. NameError for a parameter of another reducer,
+  /// StateError for one that is ready already.
+  void mark_ready(const Parameter& parameter);
+
   /// While deferred, gradients add up on this rank and no backward reduces them.
   void set_deferred(bool deferred) noexcept;
 
-  /// Reduces what has come together since the last reduction: the mean over ranks of the local
-  /// gradients, weighted by `weight`, such as this rank's number of samples. Collective.
-  /// OptionError on all ranks for a weight that is negative or not finite, or a sum of weights of
-  /// zero where there is anything to reduce.
-  void reduce(double weight = 1.0);
+  /// Averages what has come together since the last reduction, by backwards that were deferred or by
+  /// mark_ready(). Collective.
+  void finish();
 
   /// Forgets, on this rank, what has come together since the last reduction; gradients are what
   /// they were then.
   void discard() noexcept;
 
  private:
+  friend class DataParallel;
   class Engine;
+  explicit GradientReducer(std::unique_ptr<Engine> engine);
   std::unique_ptr<Engine> engine_;
 };
 

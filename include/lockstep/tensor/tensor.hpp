@@ -43,8 +43,19 @@ class Tensor {
     return borrow(std::span<T>(memory), Shape{static_cast<std::int64_t>(memory.size())});
   }
 
+  /// Memory that lives as long as `owner`, at a 64-byte boundary and readable up to the next one.
+  static Tensor of(std::shared_ptr<void> owner, void* memory, const Shape& shape, DType dtype);
+
   bool defined() const noexcept { return data_ != nullptr; }
   bool borrowed() const noexcept { return defined() && owner_ == nullptr; }
+
+  /// A handle to the same memory through which nothing can be written, nor through its copies: what
+  /// would give access for that is a StateError.
+  Tensor read_only() const {
+    Tensor view = *this;
+    view.writable_ = false;
+    return view;
+  }
   DType dtype() const noexcept { return dtype_; }
   const Shape& shape() const noexcept { return shape_; }
   std::int64_t size() const noexcept { return size_; }
@@ -56,7 +67,10 @@ class Tensor {
     return (size_ + step - 1) / step * step;
   }
 
-  void* raw() noexcept { return data_; }
+  void* raw() {
+    check_writable();
+    return data_;
+  }
   const void* raw() const noexcept { return data_; }
 
   /// The elements; DTypeError where T is not the tensor's type.
@@ -92,11 +106,17 @@ class Tensor {
   void fill(double value);
 
  private:
+  void check_writable() const {
+    if (!writable_) refuse_to_write();
+  }
+  [[noreturn]] static void refuse_to_write();
+
   std::shared_ptr<void> owner_;
   std::byte* data_ = nullptr;
   Shape shape_;
   std::int64_t size_ = 0;
   DType dtype_ = DType::f32;
+  bool writable_ = true;
 };
 
 /// Throws ShapeError or DTypeError, naming `what`, unless the two agree in shape and dtype.

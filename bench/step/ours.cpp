@@ -1,0 +1,90 @@
+// Whole training steps: forward, backward with its reduction, and optimizer.
+
+#include <algorithm>
+#include <cstdint>
+#include <lockstep/lockstep.hpp>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "program.hpp"
+#include "step/networks.hpp"
+
+using namespace lockstep;
+
+namespace {
+
+/// `ranks` is the communicator of the replicas; `rank` says which data this one gets.
+class Training {
+ public:
+  Training(const bench::Network& network, const Communicator& ranks, int rank)
+      : network_(network),
+        batches_(network, rank),
+        model_(bench::make_model(network)),
+        replica_(model_, ranks),
+        optimizer_(bench::make_optimizer(network, model_)) {}
+
+  void step() {
+    optimizer_.zero_grad();
+    replica_.backward(batches_.next(), [this](const data::Batch& batch) {
+      return bench::loss(network_, model_, batch);
+    });
+    optimizer_.step();
+  }
+
+ private:
+  bench::Network network_;
+  bench::Batches batches_;
+  nn::Sequential model_;
+  DataParallel replica_;
+  NamedOptimizer optimizer_;
+};
+
+/// Milliseconds.
+bench::SetUp step(const bench::Network& network, const Communicator& ranks) {
+  return [&] {
+    const auto training = std::make_shared<Training>(network, ranks, ranks.rank());
+    return [training, &ranks](double seconds) -> bench::Measurement {
+      return {1e3 * bench::median_times(ranks, seconds, {[&] { training->step(); }})[0]};
+    };
+  };
+}
+
+/// What a step takes longer than the same one on a communicator of one rank, which reduces nothing, in
+/// percent of it. The peer is the limit, 5 %. Both take turns, each on all ranks at once, so that they
+/// have as much of the machine; and of each it is the slower rank that counts, so that to wait for
+/// one that still computes is no part of the difference.
+bench::SetUp reduction(const bench::Network& network, const Communicator& ranks) {
+  return [&] {
+    const auto whole = std::make_shared<Training>(network, ranks, ranks.rank());
+    const auto part =
+        std::make_shared<Training>(network, Communicator(MPI_COMM_SELF), ranks.rank());
+    return [=, &ranks](double seconds) -> bench::Measurement {
+      const auto times =
+          bench::slowest_times(ranks, seconds, {[&] { whole->step(); }, [&] { part->step(); }});
+      std::vector<double> shares;
+      for (std::size_t turn = 0; turn < times[0].size(); ++turn) {
+        shares.push_back(100 * (1 - times[1][turn] / times[0][turn]));
+      }
+      constexpr double least = 0.01;  // where it is lost in the noise
+      return {std::max(bench::median(shares), least), 5.0};
+    };
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const mpi::Environment mpi(argc, argv);
+  return mpi.run([] {
+    const Communicator world(MPI_COMM_WORLD);
+    std::map<std::string, bench::SetUp> cases;
+    for (const bench::Network& network : bench::networks()) {
+      cases[network.name] = step(network, world);
+      cases[network.name + "-reduction"] = reduction(network, world);
+    }
+    bench::serve(world, cases);
+    return 0;
+  });
+}

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <cstdint>
+
+namespace lockstep {
+
+/// How a reduction combines the numbers of all ranks. The mean is the sum divided by the number of
+/// ranks; of integers there is none.
+enum class ReduceOp : std::uint8_t { sum, max, min, mean };
+
+}  // namespace lockstep

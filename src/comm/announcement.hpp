@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "comm/combine.hpp"
+
+namespace lockstep::comm {
+
+/// What a rank says of a reduction before it takes part in it. All ranks must say the same of the
+/// same one, except for `weight` and `rank`.
+struct Announcement {
+  std::uint64_t sequence = 0;  ///< counts the reductions of one engine, from 1
+  std::uint64_t hash = 0;      ///< of whatever else must agree, such as names and layout
+  std::uint64_t bytes = 0;     ///< of each rank's numbers
+  double weight = 1;           ///< of this rank's numbers in a sum
+  std::uint32_t number = 0;    ///< of a bucket, for messages
+  std::int32_t rank = 0;       ///< who says it
+  Element element = Element::f32;
+  ReduceOp op = ReduceOp::sum;
+
+  bool agrees_with(const Announcement& other) const noexcept {
+    return sequence == other.sequence && hash == other.hash && bytes == other.bytes &&
+           number == other.number && element == other.element && op == other.op;
+  }
+};
+
+/// "rank 1: bucket 0 of reduction 7, sum of 400 bytes of f32"
+std::string describe(const Announcement& announcement);
+
+/// What an error says of two that do not agree.
+std::string describe_difference(const Announcement& a, const Announcement& b);
+
+}  // namespace lockstep::comm

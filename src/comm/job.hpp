@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "comm/combine.hpp"
+
+namespace lockstep::comm {
+
+/// Segments are cut at lines only: two ranks never write to the same line of cache.
+constexpr std::size_t line_bytes = 64;
+
+constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
+  return (bytes + line_bytes - 1) / line_bytes * line_bytes;
+}
+
+/// A range of every rank's segment, and how to combine it. Offset and size are whole lines.
+struct Piece {
+  Element element = Element::f32;
+  ReduceOp op = ReduceOp::sum;
+  std::size_t offset = 0;
+  std::size_t bytes = 0;
+};
+
+/// One reduction. What it refers to must stay as it is until the reduction is complete.
+struct Job {
+  std::span<const Piece> pieces;
+  std::uint32_t number = 0;  ///< of a bucket, for messages
+  std::uint64_t hash = 0;    ///< of what the ranks must agree in beside the pieces
+  double weight = 1;         ///< of this rank's numbers in sums; may differ from rank to rank
+  bool weighted = false;     ///< the numbers are multiplied by it already
+  bool average = false;      ///< divide sums by the sum of all weights
+
+  std::size_t lines() const noexcept {
+    std::size_t bytes = 0;
+    for (const Piece& piece : pieces) bytes += piece.bytes;
+    return bytes / line_bytes;
+  }
+};
+
+struct LineRange {
+  std::size_t begin, end;
+};
+
+/// Which lines of a job belong to one of `shares` that are as equal as may be. A few lines are not
+/// cut: that would cost more than it gains.
+constexpr LineRange share_of(std::size_t lines, std::size_t share, std::size_t shares) noexcept {
+  constexpr std::size_t few = 8;
+  if (lines <= few) return {share + 1 < shares ? lines : 0, lines};
+  return {lines * share / shares, lines * (share + 1) / shares};
+}
+
+/// Calls use(piece, offset, bytes) for each part of a piece that lies in the lines [begin, end) of a
+/// job, which counts the lines of its pieces one after the other; `offset` is in the segment.
+template <class Use>
+void for_lines(std::span<const Piece> pieces, LineRange lines, Use&& use) {
+  std::size_t first = 0;
+  for (const Piece& piece : pieces) {
+    const std::size_t last = first + piece.bytes / line_bytes;
+    const std::size_t from = lines.begin > first ? lines.begin : first;
+    const std::size_t to = lines.end < last ? lines.end : last;
+    if (from < to) use(piece, piece.offset + (from - first) * line_bytes, (to - from) * line_bytes);
+    if (last >= lines.end) return;
+    first = last;
+  }
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,111 @@
+#include "comm/node_reduction.hpp"
+
+#include <fmt/format.h>
+
+#include "lockstep/core/error.hpp"
+
+namespace lockstep::comm {
+
+NodeReduction::NodeReduction(const NodeView& view, std::size_t capacity)
+    : view_(view), protocol_(view.control, view.place, view.ranks, capacity), running_(capacity) {
+  operands_.reserve(view.sources.size());
+}
+
+std::uint64_t NodeReduction::start(const Job& job) {
+  const std::uint64_t sequence = ++started_;
+  Running& slot = running(sequence);
+  slot = {.job = job, .lines = job.lines()};
+  const Piece& first = job.pieces.front();
+  protocol_.announce({.sequence = sequence,
+                      .hash = job.hash,
+                      .bytes = slot.lines * line_bytes,
+                      .weight = job.weight,
+                      .number = job.number,
+                      .rank = view_.rank,
+                      .element = first.element,
+                      .op = first.op});
+  return sequence;
+}
+
+bool NodeReduction::ready(std::uint64_t sequence) {
+  Running& slot = running(sequence);
+  if (slot.checked) return true;
+  if (!protocol_.all_announced(sequence)) return false;
+  const Announcement& first = protocol_.announcement(0, sequence);
+  for (int place = 1; place < view_.ranks; ++place) {
+    const Announcement& other = protocol_.announcement(place, sequence);
+    if (!other.agrees_with(first)) fail(describe_difference(first, other));
+  }
+  slot.checked = true;
+  return true;
+}
+
+double NodeReduction::weight(std::uint64_t sequence) const noexcept {
+  double sum = 0;
+  for (int place = 0; place < view_.ranks; ++place) {
+    sum += protocol_.announcement(place, sequence).weight;
+  }
+  return sum;
+}
+
+std::span<const Operand> NodeReduction::operands(const Piece& piece, std::uint64_t sequence,
+                                                 std::size_t offset) {
+  operands_.clear();
+  const bool weigh =
+      (piece.op == ReduceOp::sum || piece.op == ReduceOp::mean) && !job(sequence).weighted;
+  for (const NodeView::Source& source : view_.sources) {
+    operands_.push_back(
+        {.data = view_.segments + source.offset + offset,
+         .weight = weigh ? protocol_.announcement(source.place, sequence).weight : 1});
+  }
+  return operands_;
+}
+
+void NodeReduction::reduce() {
+  for (; worked_ < started_; finish()) {
+    const std::uint64_t sequence = worked_ + 1;
+    const LineRange share = share_of(lines(sequence), static_cast<std::size_t>(view_.place),
+                                     static_cast<std::size_t>(view_.ranks));
+    // Who has nothing to do need not wait before it says so.
+    if (share.begin == share.end) continue;
+    if (!ready(sequence)) return;
+    const Job& job = this->job(sequence);
+    const double divisor = job.average ? weight(sequence) : 1;
+    for_lines(job.pieces, share, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+      combine_and_conclude(piece.element, piece.op, bytes / item_size(piece.element),
+                           operands(piece, sequence, offset), view_.order, divisor,
+                           view_.result + offset);
+    });
+  }
+}
+
+bool NodeReduction::complete() noexcept {
+  while (completed_ < worked_ && protocol_.all_finished(completed_ + 1)) ++completed_;
+  return completed_ == started_;
+}
+
+void NodeReduction::check_others() {
+  const std::string message(protocol_.failure());
+  // Another may have failed in a later reduction, and what is complete here stays so.
+  if (complete()) return;
+  if (!message.empty()) fail(message);
+  const std::uint64_t next = completed_ + 1;
+  const int left = protocol_.who_left_before(next);
+  if (left < 0) return;
+  fail(fmt::format("rank {} of the {} on this node has gone before call {}, which others make",
+                   left, view_.ranks, next));
+}
+
+void NodeReduction::fail(const std::string& message) {
+  failure_ = message;
+  protocol_.fail(message);
+  raise();
+}
+
+void NodeReduction::raise() const {
+  StateError error(failure_);
+  error.set_collective(true);
+  throw error;
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <vector>
+
+#include "comm/check.hpp"
+
+// Collective calls on which those of Communicator are built themselves.
+namespace lockstep::comm {
+
+inline int minimum(MPI_Comm communicator, int value) {
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MIN, communicator),
+            "MPI_Allreduce");
+  return value;
+}
+
+/// Every rank's value, in rank order, on all of them. T is plain data.
+template <class T>
+std::vector<T> all_gather(MPI_Comm communicator, const T& value) {
+  int size = 0;
+  check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
+  std::vector<T> values(static_cast<std::size_t>(size));
+  constexpr int bytes = sizeof(T);
+  check_mpi(MPI_Allgather(&value, bytes, MPI_BYTE, values.data(), bytes, MPI_BYTE, communicator),
+            "MPI_Allgather");
+  return values;
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,141 @@
+#include "comm/reduction.hpp"
+
+#include <utility>
+
+#include "comm/backoff.hpp"
+#include "comm/node_exchange.hpp"
+#include "lockstep/core/error.hpp"
+
+namespace lockstep::comm {
+namespace {
+
+std::size_t control_bytes(const Communicator& communicator, std::size_t capacity) {
+  constexpr std::size_t alignment = 4096;
+  const auto ranks = static_cast<int>(communicator.placement().neighbours().size());
+  return (NodeProtocol::bytes(ranks, capacity) + alignment - 1) / alignment * alignment;
+}
+
+std::byte* place_of_result(const NodeMemory& memory, std::size_t control) {
+  const Placement& placement = memory.placement();
+  const bool alone = placement.nodes.size() == 1 && placement.neighbours().size() == 1;
+  return alone ? memory.own().data() : memory.common().data() + control;
+}
+
+// How sums are made: on this node, from its sources, and then from what the nodes have.
+struct Orders {
+  std::vector<NodeView::Source> sources;
+  SumOrder node, top;
+  std::vector<std::size_t> outputs;  // of each node
+};
+
+Orders orders_of(const NodeMemory& memory, const Communicator& communicator) {
+  const Placement& placement = memory.placement();
+  Orders orders;
+  for (std::size_t place = 0; place < placement.neighbours().size(); ++place) {
+    orders.sources.push_back({place * memory.own().size(), static_cast<int>(place)});
+  }
+  orders.node = SumOrder::chain(orders.sources.size());
+  // Where every rank is a node by itself, it is still the ranks of a real one that come first.
+  orders.top = memory.shared() ? SumOrder::chain(placement.nodes.size())
+                               : SumOrder::nested(communicator.placement().nodes);
+  orders.outputs.assign(placement.nodes.size(), 1);
+  return orders;
+}
+
+Orders orders_of(const NodeMemory& memory, const Communicator& communicator, const Parts& parts) {
+  if (parts.count == 0) return orders_of(memory, communicator);
+  const Placement& placement = memory.placement();
+  Orders orders;
+  std::vector<Subtree> of_nodes;
+  for (std::size_t node = 0; node < placement.nodes.size(); ++node) {
+    const bool own = static_cast<int>(node) == placement.node;
+    std::vector<Subtree> inputs;
+    for (std::size_t place = 0; place < placement.nodes[node].size(); ++place) {
+      const Parts::Range range = parts.of(placement.nodes[node][place], communicator.size());
+      std::size_t offset = place * memory.own().size();
+      for (const Subtree& subtree : subtrees_of(range.begin, range.end)) {
+        inputs.push_back(subtree);
+        if (own) orders.sources.push_back({offset, static_cast<int>(place)});
+        offset += parts.slot_bytes;
+      }
+    }
+    const std::size_t before = of_nodes.size();
+    const SumOrder order = SumOrder::tree(inputs, of_nodes);
+    if (own) orders.node = order;
+    orders.outputs.push_back(of_nodes.size() - before);
+  }
+  std::vector<Subtree> root;
+  orders.top = SumOrder::tree(of_nodes, root);
+  return orders;
+}
+
+}  // namespace
+
+Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes,
+                     std::size_t capacity, const Parts& parts)
+    : memory_(communicator, segment_bytes,
+              control_bytes(communicator, capacity) +
+                  (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
+      result_(place_of_result(memory_, control_bytes(communicator, capacity))),
+      tree_(parts.count > 0) {
+  const Placement& placement = memory_.placement();
+  Orders orders = orders_of(memory_, communicator, parts);
+  node_.emplace(NodeView{.place = placement.node_rank,
+                         .ranks = static_cast<int>(placement.neighbours().size()),
+                         .rank = communicator.rank(),
+                         .segments = memory_.segment(0).data(),
+                         .sources = std::move(orders.sources),
+                         .order = std::move(orders.node),
+                         .control = memory_.common().data(),
+                         .result = result_},
+                capacity);
+  if (placement.nodes.size() == 1) return;
+  exchange_ =
+      std::make_unique<NodeExchange>(*node_, communicator.handle(), placement,
+                                     std::move(orders.top), std::move(orders.outputs), result_);
+}
+
+Reduction::~Reduction() { node_->leave(); }
+
+void Reduction::start(const Job& job) {
+  if (node_->failed()) node_->raise();
+  for (Backoff backoff(memory_.placement().crowded); !node_->has_room(); backoff.pause()) poll();
+  node_->start(job);
+  poll();
+}
+
+bool Reduction::poll() {
+  if (node_->complete()) return true;
+  if (node_->failed()) node_->raise();
+  if (exchange_ == nullptr) return go_on();
+  try {
+    return go_on();
+  } catch (const StateError& error) {
+    exchange_->send_failure(error.what());
+    throw;
+  }
+}
+
+bool Reduction::go_on() {
+  if (exchange_ != nullptr) {
+    exchange_->advance();
+  } else if (result_ != segment() || tree_) {
+    node_->reduce();
+  } else {  // the mean of one is that one
+    while (node_->worked() < node_->started()) node_->finish();
+  }
+  if (node_->complete()) return true;
+  // Their memory is not needed otherwise, and fetching it takes time.
+  constexpr std::uint32_t polls_between_checks = 64;
+  if (++polls_ % polls_between_checks != 0) return false;
+  node_->check_others();
+  if (exchange_ != nullptr) exchange_->check_others();
+  return false;
+}
+
+void Reduction::wait(std::uint64_t count) {
+  Backoff backoff(memory_.placement().crowded);
+  while (!poll() && node_->completed() < count) backoff.pause();
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "comm/job.hpp"
+#include "comm/node_reduction.hpp"
+#include "lockstep/comm/node_memory.hpp"
+#include "lockstep/core/part_begin.hpp"
+
+namespace lockstep::comm {
+
+class NodeExchange;
+
+/// Sums in one binary tree over `count` arrays, a power of two, of which each rank has some. The
+/// first slots of a segment, of `slot_bytes`, hold what these come down to: subtrees_of(range). The
+/// pieces of a job are ranges of a slot.
+struct Parts {
+  std::int64_t count = 0;  ///< 0 for one array a rank, and no tree
+  std::size_t slot_bytes = 0;
+
+  struct Range {
+    std::int64_t begin, end;
+  };
+  /// The parts of a rank.
+  Range of(int rank, int ranks) const noexcept {
+    return {part_begin(count, rank, ranks), part_begin(count, rank + 1, ranks)};
+  }
+};
+
+/// Reduces ranges of segments, one of each rank, into one result a node, which all of its ranks
+/// read. On a node every rank combines its share of a range for all. Between nodes the sums of
+/// these shares travel, each by the rank that made it.
+///
+/// Each number of the result is combined from those of the ranks of a node in order, and then from
+/// the nodes' in order: the same bits on all ranks, and in memory that is shared as in memory that
+/// is not. How a range is cut makes no difference. With Parts it is combined in one tree, whatever
+/// the ranks and nodes are.
+///
+/// Every rank starts the same reductions in the same order, and completes them by poll() or wait().
+/// Ranks that do not agree in what they reduce get a StateError on all, after which nothing can be
+/// reduced any more. The communicator must live as long, and is used with tags from 1000 on.
+class Reduction {
+ public:
+  /// Collective. At most `capacity` reductions can be under way; start() waits for room.
+  Reduction(const Communicator& communicator, std::size_t segment_bytes, std::size_t capacity,
+            const Parts& parts = {});
+  /// Local; other ranks that wait for this one get an error if they share its memory.
+  ~Reduction();
+  Reduction(const Reduction&) = delete;
+  Reduction& operator=(const Reduction&) = delete;
+
+  /// What this rank contributes: not to be written between start() and completion.
+  std::byte* segment() const noexcept { return memory_.own().data(); }
+  /// To be read between completion and the next start() of the same range. With one rank alone it is
+  /// the segment itself.
+  std::byte* result() const noexcept { return result_; }
+  const std::shared_ptr<void>& memory() const noexcept { return memory_.owner(); }
+  bool shared() const noexcept { return memory_.shared(); }
+
+  void start(const Job& job);
+  /// Goes on with what is under way, without waiting; returns whether all of it is complete.
+  bool poll();
+  /// Until so many reductions are complete, of those started so far; all of them if not said.
+  void wait(std::uint64_t count);
+  void wait() { wait(node_->started()); }
+  /// How many reductions are complete, of those started.
+  std::uint64_t completed() const noexcept { return node_->completed(); }
+
+ private:
+  bool go_on();
+
+  NodeMemory memory_;
+  std::byte* result_;
+  bool tree_;  // over several arrays of a rank
+  std::optional<NodeReduction> node_;
+  std::unique_ptr<NodeExchange> exchange_;  // where there are several nodes
+  std::uint32_t polls_ = 0;                 // without success
+};
+
+}  // namespace lockstep::comm

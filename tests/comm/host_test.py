@@ -1,0 +1,41 @@
+"""A host that ends its own MPI before it drops what it has of lockstep: no crash, no hang, no words."""
+
+import itertools
+import pathlib
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+import report
+
+PROGRAM = sys.argv.pop()
+LAUNCH = sys.argv.pop()
+
+
+class Host(unittest.TestCase):
+    def check(self, end):
+        for memory, nodes, ranks in itertools.product(("shared", "ordinary"), (1, 2), (1, 2, 4)):
+            if nodes > ranks:
+                continue
+            with self.subTest(memory=memory, nodes=nodes, ranks=ranks):
+                job = subprocess.run(
+                    [LAUNCH, "-n", str(ranks), PROGRAM, memory, str(nodes), end],
+                    capture_output=True, text=True, timeout=60)
+                self.assertEqual((job.returncode, job.stdout, job.stderr),
+                                 (0, ranks * "ended\n", ""))
+
+    def test_reads_results_after_mpi_and_drops_all_in_another_order_on_each_rank(self):
+        self.check("dropped-after")
+
+    def test_may_close_its_communicators_first(self):
+        self.check("closed")
+
+    def test_may_drop_all_in_another_order_on_each_rank_before_mpi_ends(self):
+        self.check("dropped-before")
+
+    def test_may_end_with_reductions_under_way(self):
+        self.check("under-way")
+
+
+report.main()
