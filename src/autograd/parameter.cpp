@@ -55,6 +55,8 @@ void Parameter::zero_grad(bool set_to_none) {
   } else if (state->flags->has_gradient) {
     state->gradient.fill(0);
     state->flags->reduced = false;
+    const ParameterState& parameter = *state->parameter;
+    if (parameter.owner != nullptr) parameter.owner->forget(parameter.index);
   }
 }
 

@@ -22,11 +22,14 @@ std::string_view to_string(ReduceOp op) {
 }  // namespace
 
 std::string describe(const Announcement& announcement) {
-  const std::size_t size = item_size(announcement.element);
-  return fmt::format("rank {} makes call {}, part {}: {} of {} {} (layout {:016x})",
-                     announcement.rank, announcement.sequence, announcement.number,
-                     to_string(announcement.op), announcement.bytes / size,
-                     to_string(announcement.element), announcement.hash);
+  const std::string call =
+      fmt::format("rank {} makes call {}", announcement.rank, announcement.sequence);
+  if (announcement.count > 0 || announcement.hash == 0) {
+    return fmt::format("{}: {} of {} {}", call, to_string(announcement.op), announcement.count,
+                       to_string(announcement.element));
+  }
+  return fmt::format("{}: bucket {} of {} bytes (layout {:016x})", call, announcement.number,
+                     announcement.bytes, announcement.hash);
 }
 
 std::string describe_difference(const Announcement& a, const Announcement& b) {

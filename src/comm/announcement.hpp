@@ -12,7 +12,8 @@ namespace lockstep::comm {
 struct Announcement {
   std::uint64_t sequence = 0;  ///< counts the reductions of one engine, from 1
   std::uint64_t hash = 0;      ///< of whatever else must agree, such as names and layout
-  std::uint64_t bytes = 0;     ///< of each rank's numbers
+  std::uint64_t bytes = 0;     ///< of each rank's numbers, in whole lines
+  std::uint64_t count = 0;     ///< of the caller's elements; 0 where there are several kinds
   double weight = 1;           ///< of this rank's numbers in a sum
   std::uint32_t number = 0;    ///< of a bucket, for messages
   std::int32_t rank = 0;       ///< who says it
@@ -21,11 +22,12 @@ struct Announcement {
 
   bool agrees_with(const Announcement& other) const noexcept {
     return sequence == other.sequence && hash == other.hash && bytes == other.bytes &&
-           number == other.number && element == other.element && op == other.op;
+           count == other.count && number == other.number && element == other.element &&
+           op == other.op;
   }
 };
 
-/// "rank 1: bucket 0 of reduction 7, sum of 400 bytes of f32"
+/// "rank 1 makes call 7: sum of 400 f32", or "rank 1 makes call 7: bucket 0 of 4096 bytes (layout …)"
 std::string describe(const Announcement& announcement);
 
 /// What an error says of two that do not agree.

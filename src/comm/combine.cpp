@@ -17,7 +17,7 @@ namespace {
 
 // Elements that are carried through all steps of an order at a time, in the nearest cache.
 constexpr std::size_t block_size = 512;
-constexpr std::size_t max_depth = 32;
+constexpr std::size_t max_depth = SumOrder::max_depth;
 
 template <class T>
 using Accumulator =
@@ -153,6 +153,10 @@ void add_two(std::size_t n, const A* a, const A* b, A* result) {
   for (std::size_t i = 0; i < n; ++i) result[i] = static_cast<A>(a[i] + b[i]);
 }
 template <class A>
+void add_two_weighted(std::size_t n, A weight_a, const A* a, A weight_b, const A* b, A* result) {
+  for (std::size_t i = 0; i < n; ++i) result[i] = weight_a * a[i] + weight_b * b[i];
+}
+template <class A>
 void add_two_halved(std::size_t n, const A* a, const A* b, A* result) {
   for (std::size_t i = 0; i < n; ++i) result[i] = (a[i] + b[i]) * A{0.5};
 }
@@ -205,7 +209,18 @@ void to_result(std::size_t count, std::span<const Operand> operands, const SumOr
     }
   }
   const auto finish = [&](std::size_t begin, std::size_t n, A* const* levels) {
-    run_block<Op, S>(begin, n, operands, order, levels);
+    if constexpr (std::is_same_v<S, A> && std::is_same_v<Op, Add> && std::is_floating_point_v<A>) {
+      if (order.steps.size() == 2 && order.outputs == 1) {
+        const Operand &a = operands[order.steps[0].input], &b = operands[order.steps[1].input];
+        add_two_weighted(n, static_cast<A>(a.weight), static_cast<const A*>(a.data) + begin,
+                         static_cast<A>(b.weight), static_cast<const A*>(b.data) + begin,
+                         levels[0]);
+      } else {
+        run_block<Op, S>(begin, n, operands, order, levels);
+      }
+    } else {
+      run_block<Op, S>(begin, n, operands, order, levels);
+    }
     if constexpr (std::is_same_v<Op, Add>) divide(n, divisor, levels[0]);
     if constexpr (!std::is_same_v<T, A>) store(n, levels[0], result + begin);
   };

@@ -167,7 +167,7 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
                             .offset = 0,
                             .bytes = comm::whole_lines(std::max<std::size_t>(bytes, 1))};
     own.reduction->start(
-        {.pieces = {&piece, 1}, .hash = values.size(), .average = op == ReduceOp::mean});
+        {.pieces = {&piece, 1}, .count = values.size(), .average = op == ReduceOp::mean});
     own.reduction->wait();
     if (bytes > 0) std::memcpy(data, own.reduction->result(), bytes);
   };

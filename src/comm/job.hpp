@@ -27,6 +27,7 @@ struct Piece {
 struct Job {
   std::span<const Piece> pieces;
   std::uint32_t number = 0;  ///< of a bucket, for messages
+  std::uint64_t count = 0;   ///< of the caller's elements, where all are of one kind
   std::uint64_t hash = 0;    ///< of what the ranks must agree in beside the pieces
   double weight = 1;         ///< of this rank's numbers in sums; may differ from rank to rank
   bool weighted = false;     ///< the numbers are multiplied by it already
@@ -44,7 +45,7 @@ struct LineRange {
 };
 
 /// Which lines of a job belong to one of `shares` that are as equal as may be. A few lines are not
-/// cut: that would cost more than it gains.
+/// cut: that would cost more than it gains. So some ranks may have no share of a job at all.
 constexpr LineRange share_of(std::size_t lines, std::size_t share, std::size_t shares) noexcept {
   constexpr std::size_t few = 8;
   if (lines <= few) return {share + 1 < shares ? lines : 0, lines};

@@ -43,11 +43,13 @@ constexpr std::size_t buffer_bytes = (1 + 2 * longest_message) * line_bytes;
 }  // namespace
 
 NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
-                           SumOrder order, std::vector<std::size_t> outputs, std::byte* result)
+                           SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
+                           std::byte* result)
     : node_(node),
       communicator_(communicator),
       nodes_(placement.nodes),
       order_(std::move(order)),
+      weight_order_(std::move(weight_order)),
       outputs_(std::move(outputs)),
       longest_chunk_(longest_message / *std::max_element(outputs_.begin(), outputs_.end())),
       result_(result),
@@ -268,10 +270,11 @@ void NodeExchange::combine_nodes(Slot& slot) {
   const Job& job = node_.job(slot.sequence);
   double divisor = 1;
   if (job.average) {
-    divisor = 0;
+    weights_.clear();
     for (std::size_t node = 0; node < nodes_.size(); ++node) {
-      divisor += header_of(slot, node).announcement.weight;
+      weights_.push_back(header_of(slot, node).announcement.weight);
     }
+    divisor = weight_order_.sum(weights_);
   }
   positions_.assign(nodes_.size(), line_bytes);
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {

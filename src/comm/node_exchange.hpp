@@ -24,7 +24,8 @@ namespace lockstep::comm {
 class NodeExchange {
  public:
   NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
-               SumOrder order, std::vector<std::size_t> outputs, std::byte* result);
+               SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
+               std::byte* result);
   ~NodeExchange();
   NodeExchange(const NodeExchange&) = delete;
   NodeExchange& operator=(const NodeExchange&) = delete;
@@ -87,6 +88,7 @@ class NodeExchange {
   MPI_Comm communicator_;
   std::vector<std::vector<int>> nodes_;
   SumOrder order_;
+  SumOrder weight_order_;
   std::vector<std::size_t> outputs_;  // sums that each node sends of a number
   std::size_t longest_chunk_;         // lines
   std::byte* result_;
@@ -96,6 +98,7 @@ class NodeExchange {
   std::vector<Slot> slots_;
   std::vector<Operand> operands_;
   std::vector<std::size_t> positions_;        // in the message of each node
+  std::vector<double> weights_;               // of the nodes
   std::vector<void*> blocks_;                 // where the sums of this node go
   std::uint64_t issued_ = 0, concluded_ = 0;  // chunks
   std::uint64_t next_sequence_ = 1;           // of the next chunk to issue

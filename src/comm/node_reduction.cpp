@@ -19,6 +19,7 @@ std::uint64_t NodeReduction::start(const Job& job) {
   protocol_.announce({.sequence = sequence,
                       .hash = job.hash,
                       .bytes = slot.lines * line_bytes,
+                      .count = job.count,
                       .weight = job.weight,
                       .number = job.number,
                       .rank = view_.rank,
@@ -96,9 +97,13 @@ void NodeReduction::check_others() {
                    left, view_.ranks, next));
 }
 
-void NodeReduction::fail(const std::string& message) {
+void NodeReduction::set_failed(const std::string& message) {
   failure_ = message;
   protocol_.fail(message);
+}
+
+void NodeReduction::fail(const std::string& message) {
+  set_failed(message);
   raise();
 }
 

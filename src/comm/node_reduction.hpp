@@ -68,6 +68,8 @@ class NodeReduction {
   void check_others();
   /// Throws StateError here, and on the other ranks of the node as soon as they look.
   [[noreturn]] void fail(const std::string& message);
+  /// Nothing goes on here any more, and neither on the other ranks of the node.
+  void set_failed(const std::string& message);
   bool failed() const noexcept { return !failure_.empty(); }
   /// Throws what this has failed with.
   [[noreturn]] void raise() const;

@@ -1,5 +1,7 @@
 #include "comm/reduction.hpp"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "comm/backoff.hpp"
@@ -25,6 +27,7 @@ std::byte* place_of_result(const NodeMemory& memory, std::size_t control) {
 struct Orders {
   std::vector<NodeView::Source> sources;
   SumOrder node, top;
+  SumOrder weights;                  // of the nodes
   std::vector<std::size_t> outputs;  // of each node
 };
 
@@ -38,6 +41,7 @@ Orders orders_of(const NodeMemory& memory, const Communicator& communicator) {
   // Where every rank is a node by itself, it is still the ranks of a real one that come first.
   orders.top = memory.shared() ? SumOrder::chain(placement.nodes.size())
                                : SumOrder::nested(communicator.placement().nodes);
+  orders.weights = orders.top;
   orders.outputs.assign(placement.nodes.size(), 1);
   return orders;
 }
@@ -61,11 +65,21 @@ Orders orders_of(const NodeMemory& memory, const Communicator& communicator, con
     }
     const std::size_t before = of_nodes.size();
     const SumOrder order = SumOrder::tree(inputs, of_nodes);
+    // All ranks look at all nodes, and so agree on this.
+    if (order.depth() > SumOrder::max_depth) {
+      OptionError error(fmt::format(
+          "{} parts on node {} cannot be summed there: place neighbouring ranks on one node",
+          order.depth(), node));
+      error.set_collective(true);
+      throw error;
+    }
     if (own) orders.node = order;
     orders.outputs.push_back(of_nodes.size() - before);
   }
   std::vector<Subtree> root;
   orders.top = SumOrder::tree(of_nodes, root);
+  orders.weights =
+      SumOrder::chain(placement.nodes.size());  // numbers of samples: exact in any order
   return orders;
 }
 
@@ -90,9 +104,9 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
                          .result = result_},
                 capacity);
   if (placement.nodes.size() == 1) return;
-  exchange_ =
-      std::make_unique<NodeExchange>(*node_, communicator.handle(), placement,
-                                     std::move(orders.top), std::move(orders.outputs), result_);
+  exchange_ = std::make_unique<NodeExchange>(*node_, communicator.handle(), placement,
+                                             std::move(orders.top), std::move(orders.weights),
+                                             std::move(orders.outputs), result_);
 }
 
 Reduction::~Reduction() { node_->leave(); }
@@ -104,14 +118,19 @@ void Reduction::start(const Job& job) {
   poll();
 }
 
+void Reduction::set_failed(const std::string& message) {
+  if (std::exchange(failed_, true)) return;
+  if (!node_->failed()) node_->set_failed(message);
+  if (exchange_ != nullptr) exchange_->send_failure(message);
+}
+
 bool Reduction::poll() {
   if (node_->complete()) return true;
   if (node_->failed()) node_->raise();
-  if (exchange_ == nullptr) return go_on();
   try {
     return go_on();
-  } catch (const StateError& error) {
-    exchange_->send_failure(error.what());
+  } catch (const std::exception& error) {
+    set_failed(error.what());
     throw;
   }
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "comm/job.hpp"
 #include "comm/node_reduction.hpp"
@@ -41,7 +42,7 @@ struct Parts {
 ///
 /// Every rank starts the same reductions in the same order, and completes them by poll() or wait().
 /// Ranks that do not agree in what they reduce get a StateError on all, after which nothing can be
-/// reduced any more. The communicator must live as long, and is used with tags from 1000 on.
+/// reduced any more. The communicator must live as long, and be used by no other Reduction.
 class Reduction {
  public:
   /// Collective. At most `capacity` reductions can be under way; start() waits for room.
@@ -61,6 +62,8 @@ class Reduction {
   bool shared() const noexcept { return memory_.shared(); }
 
   void start(const Job& job);
+  /// Nothing is reduced from now on, here and on the ranks that wait for this one.
+  void set_failed(const std::string& message);
   /// Goes on with what is under way, without waiting; returns whether all of it is complete.
   bool poll();
   /// Until so many reductions are complete, of those started so far; all of them if not said.
@@ -77,7 +80,8 @@ class Reduction {
   bool tree_;  // over several arrays of a rank
   std::optional<NodeReduction> node_;
   std::unique_ptr<NodeExchange> exchange_;  // where there are several nodes
-  std::uint32_t polls_ = 0;                 // without success
+  bool failed_ = false;
+  std::uint32_t polls_ = 0;  // without success
 };
 
 }  // namespace lockstep::comm

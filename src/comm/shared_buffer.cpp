@@ -91,7 +91,7 @@ void SharedBuffer<T>::start(ReduceOp op) {
   engine.check_started(false);
   engine.piece.op = op;
   engine.reduction.start(
-      {.pieces = {&engine.piece, 1}, .hash = engine.size, .average = op == ReduceOp::mean});
+      {.pieces = {&engine.piece, 1}, .count = engine.size, .average = op == ReduceOp::mean});
   engine.started = true;
 }
 

@@ -1,6 +1,7 @@
 #include "comm/sum_order.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 namespace lockstep::comm {
@@ -14,6 +15,29 @@ SumOrder SumOrder::nested(const std::vector<std::vector<int>>& groups) {
     if (order.steps.size() > group.size()) ++order.steps.back().merges;
   }
   return order;
+}
+
+double SumOrder::sum(std::span<const double> inputs) const {
+  std::array<double, max_depth + 1> stack{};
+  std::size_t height = 0;
+  for (const Step& step : steps) {
+    stack[height++] = inputs[step.input];
+    for (std::uint32_t merge = 0; merge < step.merges; ++merge, --height) {
+      stack[height - 2] += stack[height - 1];
+    }
+  }
+  return stack[0];
+}
+
+std::size_t SumOrder::depth() const noexcept {
+  std::size_t height = 0, most = 0;
+  for (const Step& step : steps) {
+    // One that is merged at once takes no place of its own.
+    most = std::max(most, height + (step.merges == 0 ? 1 : 0));
+    height += 1;
+    height -= step.merges;
+  }
+  return most;
 }
 
 SumOrder SumOrder::chain(std::size_t inputs) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace lockstep::comm {
@@ -26,8 +27,16 @@ struct SumOrder {
     std::uint32_t merges;
   };
 
+  /// Sums that a stack of combine() holds at most.
+  static constexpr std::size_t max_depth = 32;
+
   std::vector<Step> steps;
   std::size_t outputs = 0;
+
+  /// What the order makes of one number an input; it has one output.
+  double sum(std::span<const double> inputs) const;
+  /// The most that is on the stack at a time.
+  std::size_t depth() const noexcept;
 
   /// Each group one after the other, and then their sums one after the other.
   static SumOrder nested(const std::vector<std::vector<int>>& groups);

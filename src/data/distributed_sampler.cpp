@@ -117,7 +117,8 @@ StateDict DistributedSampler::state_dict() const {
           {"seed", options_.seed},
           {"shuffle", options_.shuffle},
           {"dataset_size", dataset_size_},
-          {"global_batch_size", global_batch_size_}};
+          {"global_batch_size", global_batch_size_},
+          {"logical_replicas", options_.logical_replicas}};
 }
 
 void DistributedSampler::check_restore(const StateDict& source) const {
@@ -127,6 +128,10 @@ void DistributedSampler::check_restore(const StateDict& source) const {
   check_equal("dataset size", source.at("dataset_size").as_int(), dataset_size_);
   check_equal("seed", static_cast<std::uint64_t>(source.at("seed").as_int()), options_.seed);
   check_equal("shuffle", source.at("shuffle").as_bool(), options_.shuffle);
+  if (source.contains("logical_replicas")) {  // checkpoints of before have none
+    check_equal("logical replicas", source.at("logical_replicas").as_int(),
+                options_.logical_replicas);
+  }
   if (position != 0) check_equal("global batch size", batch, global_batch_size_);
   const bool at_boundary = position == dataset_size_ || position % global_batch_size_ == 0;
   if (epoch < 0 || position < 0 || position > dataset_size_ || !at_boundary) {

@@ -28,7 +28,7 @@ std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
 }  // namespace
 
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept {
-  return items + most * (first_item + comm::line_bytes);
+  return items + most * (Note::first_item + comm::line_bytes);
 }
 
 std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
@@ -50,7 +50,7 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
   for (Bucket& bucket : buckets) {
     bucket.pieces = pieces_of(gradients, bucket.items);
     bucket.notes = notes;
-    const std::size_t size = comm::whole_lines(first_item + bucket.items.size());
+    const std::size_t size = comm::whole_lines(Note::first_item + bucket.items.size());
     bucket.pieces.push_back({comm::Element::u8, ReduceOp::max, notes, size});
     notes += size;
   }

@@ -26,7 +26,9 @@ struct Bucket {
 
 /// What a rank notes for each bucket, a byte each, followed by one for each item that says whether
 /// this rank has a gradient of it. The maximum over ranks is what matters.
-enum Note : std::size_t { abandoned, invalid_weight, positive_weight, first_item };
+struct Note {
+  enum Index : std::size_t { abandoned, invalid_weight, positive_weight, first_item };
+};
 
 /// Cuts gradients into buckets of at least `bucket_bytes`, in the order of `order`, which names
 /// each of them once. Neighbours in memory are one piece, whatever the order. There are never more

@@ -72,23 +72,42 @@ Variable forward(const std::function<Variable(std::int64_t begin, std::int64_t e
 double DataParallel::run_parts(std::int64_t samples, std::int64_t parts, const PartLoss& loss) {
   GradientReducer::Engine& engine = *reducer_.engine_;
   const std::uint64_t round = engine.rounds();
+  engine.take_cancellation();
+  // Before anything that may fail on one rank alone.
+  const std::int64_t global =
+      logical_replicas_ == 0 ? 0 : reducer_.communicator().all_reduce(samples);
   double mean = 0;
   try {
     if (parts < 1) throw OptionError(fmt::format("expected at least one part, found {}", parts));
+    if (parts > 1 && logical_replicas_ > 0) {
+      throw OptionError(fmt::format(
+          "expected parts = 1 with logical replicas, which cut a batch themselves, found {}",
+          parts));
+    }
     reducer_.set_weight(static_cast<double>(samples));
     mean = logical_replicas_ == 0 ? run_pieces(samples, parts, loss)
-                                  : run_logical_parts(samples, parts, loss);
+                                  : run_logical_parts(samples, global, loss);
     reducer_.set_deferred(false);
     // Without samples no backward has done that.
     if (engine.rounds() == round) reducer_.finish();
   } catch (...) {
+    std::exception_ptr failure = std::current_exception();
     reducer_.set_deferred(false);
-    reducer_.set_weight(1);
+    engine.set_in_parts(false);
     model_->end_random_step();
-    if (engine.rounds() == round) engine.cancel(std::current_exception());
-    if (const std::exception_ptr all = engine.take_cancellation()) std::rethrow_exception(all);
-    throw;
+    if (engine.rounds() == round) {
+      try {
+        engine.cancel(failure);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    } else if (const std::exception_ptr all = engine.take_cancellation()) {
+      failure = all;
+    }
+    engine.set_weight(1);
+    std::rethrow_exception(failure);
   }
+  engine.set_in_parts(false);
   reducer_.set_weight(1);
   model_->end_random_step();
   return mean;
@@ -112,15 +131,9 @@ double DataParallel::run_pieces(std::int64_t samples, std::int64_t pieces, const
 }
 
 // Of each part the sum over its samples, so that nothing depends on which rank has it.
-double DataParallel::run_logical_parts(std::int64_t samples, std::int64_t pieces,
+double DataParallel::run_logical_parts(std::int64_t samples, std::int64_t global,
                                        const PartLoss& loss) {
-  if (pieces != 1) {
-    throw OptionError(fmt::format(
-        "expected parts = 1 with logical replicas, which cut a batch themselves, found {}",
-        pieces));
-  }
   GradientReducer::Engine& engine = *reducer_.engine_;
-  const std::int64_t global = reducer_.communicator().all_reduce(samples);
   const std::int64_t first = engine.parts().begin, last = engine.parts().end;
   const auto bound = [&](std::int64_t part) {
     return part_begin(global, part, logical_replicas_) -
@@ -134,6 +147,7 @@ double DataParallel::run_logical_parts(std::int64_t samples, std::int64_t pieces
   }
   double sum = 0;
   reducer_.set_deferred(true);
+  engine.set_in_parts(true);
   for (std::int64_t part = first; part < last; ++part) {
     const std::int64_t begin = bound(part), end = bound(part + 1);
     if (part + 1 == last) reducer_.set_deferred(false);

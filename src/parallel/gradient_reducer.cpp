@@ -21,7 +21,7 @@ const Communicator& GradientReducer::communicator() const noexcept {
 
 bool GradientReducer::shared() const noexcept { return engine_->shared(); }
 
-void GradientReducer::set_weight(double weight) noexcept { engine_->set_weight(weight); }
+void GradientReducer::set_weight(double weight) { engine_->set_weight(weight); }
 
 void GradientReducer::mark_ready(const Parameter& parameter) { engine_->mark_ready(parameter); }
 
@@ -29,6 +29,6 @@ void GradientReducer::finish() { engine_->reduce(); }
 
 void GradientReducer::set_deferred(bool deferred) noexcept { engine_->set_deferred(deferred); }
 
-void GradientReducer::discard() noexcept { engine_->discard(); }
+void GradientReducer::discard() { engine_->discard(); }
 
 }  // namespace lockstep

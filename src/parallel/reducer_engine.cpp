@@ -15,24 +15,35 @@
 
 namespace lockstep {
 
+namespace {
+
+// Sums may be made in f32.
+bool is_weight(double weight) {
+  const auto single = static_cast<float>(weight);
+  return weight == 0 || (weight > 0 && std::isnormal(single));
+}
+
+}  // namespace
+
 // Adds what the part that is under way has in a range to the sums of the parts before, as far as
 // they are the halves of a larger one.
 void GradientReducer::Engine::fold(const comm::Piece& range) {
   if (work_slot_ == 0) return;
-  comm::Subtree sum{.begin = parts().begin + parts_done_, .size = 1};
+  const std::vector<comm::Subtree>& sums = sums_[parts_done_];
+  comm::Subtree sum{.begin = parts().begin + static_cast<std::int64_t>(parts_done_), .size = 1};
   const std::byte* right = slot(work_slot_) + range.offset;
-  std::size_t left = sums_.size();
-  for (; left > 0 && sums_[left - 1].is_left_of(sum); --left) {
+  std::size_t left = sums.size();
+  for (; left > 0 && sums[left - 1].is_left_of(sum); --left) {
     std::byte* target = slot(left - 1) + range.offset;
     dispatch_floating(
         range.element == comm::Element::f32 ? DType::f32 : DType::f64, [&]<class T>() {
           kernels::add_scaled(static_cast<std::int64_t>(range.bytes / sizeof(T)), T{1},
                               reinterpret_cast<const T*>(right), reinterpret_cast<T*>(target));
         });
-    sum = {.begin = sums_[left - 1].begin, .size = 2 * sum.size};
+    sum = {.begin = sums[left - 1].begin, .size = 2 * sum.size};
     right = target;
   }
-  if (left == sums_.size()) std::memcpy(slot(left) + range.offset, right, range.bytes);
+  if (left == sums.size()) std::memcpy(slot(left) + range.offset, right, range.bytes);
 }
 
 void GradientReducer::Engine::end_part() {
@@ -42,7 +53,7 @@ void GradientReducer::Engine::end_part() {
   for (const Bucket& bucket : buckets_) {
     for (std::size_t p = 0; p + 1 < bucket.pieces.size(); ++p) fold(bucket.pieces[p]);
   }
-  sums_ = comm::subtrees_of(parts().begin, parts().begin + ++parts_done_);
+  ++parts_done_;
 }
 
 // Puts the gradient of before aside.
@@ -69,6 +80,10 @@ void GradientReducer::Engine::restore(std::size_t index) noexcept {
 }
 
 bool GradientReducer::Engine::open(std::size_t index) {
+  if (parts_.count > 0 && !in_parts_) {
+    throw StateError(
+        "with logical replicas, gradients are computed by DataParallel::backward(batch, loss)");
+  }
   State& state = states_[index];
   if (state.complete) {
     throw StateError("a backward reaches a parameter that was marked ready: finish() comes first");
@@ -120,7 +135,7 @@ void GradientReducer::Engine::add_complete(std::size_t index) {
 
 void GradientReducer::Engine::launch_next(bool abandoned) {
   const Bucket& bucket = buckets_[launched_];
-  const bool valid = std::isfinite(weight_) && weight_ >= 0;
+  const bool valid = is_weight(weight_);
   auto* own = reinterpret_cast<std::uint8_t*>(reduction_->segment() + bucket.notes);
   own[Note::abandoned] = abandoned;
   own[Note::invalid_weight] = !valid;
@@ -174,7 +189,8 @@ void GradientReducer::Engine::finish_round(const std::exception_ptr& failure) {
       record_complete();
     }
   } catch (...) {
-    discard();
+    reduction_->set_failed(describe_current_exception().message);
+    restore_all();
     end_round();
     throw;
   }
@@ -215,7 +231,7 @@ void GradientReducer::Engine::check_round(const std::exception_ptr& failure) {
   end_round();
   communicator_.agree([&] {
     if (failure != nullptr) std::rethrow_exception(failure);
-    if (!std::isfinite(weight_) || weight_ < 0) {
+    if (!is_weight(weight_)) {
       throw OptionError(
           fmt::format("expected a weight that is finite and not negative, found {}", weight_));
     }
@@ -257,16 +273,30 @@ void GradientReducer::Engine::end_round() noexcept {
   recorded_ = 0;
   completed_before_ = reduction_->completed();
   parts_done_ = 0;
-  sums_.clear();
   for (State& state : states_) state.complete = state.opened = false;
 }
 
-void GradientReducer::Engine::discard() noexcept {
+void GradientReducer::Engine::restore_all() noexcept {
   for (std::size_t i = 0; i < items_.size(); ++i) restore(i);
 }
 
+void GradientReducer::Engine::discard() {
+  if (launched_ > 0) {
+    throw StateError("the reduction of what would be discarded is under way: finish() comes first");
+  }
+  restore_all();
+  end_round();
+}
+
+void GradientReducer::Engine::set_weight(double weight) {
+  if (launched_ > 0) {
+    throw StateError("the weight of a reduction that is under way: set it before mark_ready()");
+  }
+  weight_ = weight;
+}
+
 void GradientReducer::Engine::abandon() noexcept {
-  if (deferred_) return discard();
+  if (deferred_ && launched_ == 0) return restore_all();
   try {
     cancel(std::current_exception());
   } catch (...) {

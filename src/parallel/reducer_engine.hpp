@@ -30,6 +30,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   Engine& operator=(const Engine&) = delete;
 
   bool open(std::size_t index) override;
+  void forget(std::size_t index) noexcept override { states_[index].stashed = false; }
   void complete(std::size_t index) override;
   void finish() override {
     if (!deferred_) reduce();
@@ -43,7 +44,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void cancel(const std::exception_ptr& failure) { finish_round(failure); }
   /// What cancel() has thrown where a backward was abandoned, once.
   std::exception_ptr take_cancellation() noexcept { return std::exchange(cancellation_, nullptr); }
-  void discard() noexcept;
+  /// StateError while a round is under way.
+  void discard();
   /// The parts of each batch that this rank has, where there are logical replicas.
   comm::Parts::Range parts() const noexcept {
     return parts_.of(communicator_.rank(), communicator_.size());
@@ -56,7 +58,10 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   const Communicator& communicator() const noexcept { return communicator_; }
   void set_deferred(bool deferred) noexcept { deferred_ = deferred; }
-  void set_weight(double weight) noexcept { weight_ = weight; }
+  /// StateError while a round is under way.
+  void set_weight(double weight);
+  /// Whether gradients of parts may come.
+  void set_in_parts(bool in_parts) noexcept { in_parts_ = in_parts; }
   bool shared() const noexcept { return reduction_->shared(); }
   std::uint64_t rounds() const noexcept { return rounds_; }
 
@@ -79,7 +84,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     bool ordered = false;   // it is in order_
   };
 
-  void lay_out();
+  std::vector<Tensor> lay_out();
+  void bind(const std::vector<Tensor>& values);
   std::size_t slots();
   std::byte* slot(std::size_t number) const noexcept {
     return reduction_->segment() + number * parts_.slot_bytes;
@@ -90,6 +96,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void agree_on_plan();
   void stash(std::size_t index);
   void restore(std::size_t index) noexcept;
+  void restore_all() noexcept;
   void note_order(std::size_t index);
   void add_complete(std::size_t index);
   void launch_next(bool abandoned);
@@ -103,6 +110,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   autograd::GradientFlags& flags(std::size_t index) { return table()->flags[index]; }
 
   Communicator communicator_;
+  Communicator reduction_ranks_;  // whose messages are those of reduction_ alone
   GradientReducerOptions options_;
   std::uint64_t hash_ = 0;  // of names, dtypes and shapes
   std::vector<Item> items_;
@@ -122,8 +130,9 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   // sums of the parts before.
   comm::Parts parts_;
   std::size_t work_slot_ = 0;
-  std::int64_t parts_done_ = 0;      // in this round
-  std::vector<comm::Subtree> sums_;  // of these, in the slots
+  bool in_parts_ = false;
+  std::size_t parts_done_ = 0;                    // in this round
+  std::vector<std::vector<comm::Subtree>> sums_;  // in the slots after so many parts
 
   std::exception_ptr cancellation_;
   bool deferred_ = false;

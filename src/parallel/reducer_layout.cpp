@@ -1,7 +1,7 @@
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <numeric>
 #include <set>
@@ -54,11 +54,23 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
                                 std::int64_t logical_replicas)
     : GradientOwner(parameters.size()),
       communicator_(communicator.duplicate()),
+      reduction_ranks_(communicator.duplicate()),
       options_(options),
       parts_{.count = logical_replicas} {
   communicator_.agree([&] {
     check_parameters(parameters);
     check_options(options, logical_replicas, communicator_.size());
+  });
+  const std::array<std::int64_t, 2> own{static_cast<std::int64_t>(options.bucket_bytes),
+                                        logical_replicas};
+  std::array<std::int64_t, 2> root = own;
+  communicator_.broadcast(std::span<std::int64_t>(root));
+  communicator_.agree([&] {
+    if (own == root) return;
+    throw OptionError(
+        fmt::format("expected bucket_bytes = {} and logical_replicas = {} as on rank 0, found {} "
+                    "and {}",
+                    root[0], root[1], own[0], own[1]));
   });
   std::vector<TensorSignature> signatures;
   for (const auto& [name, parameter] : parameters) {
@@ -70,17 +82,21 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
   for (NamedParameter& named : parameters) items_.emplace_back(named.parameter);
   states_.resize(items_.size());
   start_environment_timeline(communicator_);
-  lay_out();
+  const std::vector<Tensor> values = lay_out();
   std::vector<std::uint32_t> order(items_.size());
   std::iota(order.begin(), order.end(), 0U);
   make_plan(order);
   order_.reserve(items_.size());
   reached_.resize(items_.size());
+  for (std::int64_t end = parts().begin; end <= parts().end; ++end) {
+    sums_.push_back(comm::subtrees_of(parts().begin, end));
+  }
+  bind(values);
 }
 
-// Gives values a place in the memory of this rank, and gradients one in that of the node: those of
-// one dtype after the other.
-void GradientReducer::Engine::lay_out() {
+// Finds places for values, in memory of this rank, which it returns, and for gradients, in that of
+// the node: those of one dtype after the other.
+std::vector<Tensor> GradientReducer::Engine::lay_out() {
   ranges_.resize(items_.size());
   std::size_t bytes = 0;
   for (const DType dtype : {DType::f32, DType::f64}) {
@@ -104,8 +120,12 @@ void GradientReducer::Engine::lay_out() {
     }
   });
   parts_.slot_bytes = comm::whole_lines(bytes + notes_bytes(items_.size(), most_buckets));
-  reduction_.emplace(communicator_, slots() * parts_.slot_bytes, most_buckets + 1, parts_);
+  reduction_.emplace(reduction_ranks_, slots() * parts_.slot_bytes, most_buckets + 1, parts_);
+  return values;
+}
 
+// The parameters are this reducer's from here on.
+void GradientReducer::Engine::bind(const std::vector<Tensor>& values) {
   std::vector<std::int64_t> used(2);
   for (std::size_t i = 0; i < items_.size(); ++i) {
     Item& item = items_[i];
@@ -171,7 +191,7 @@ std::size_t GradientReducer::Engine::slots() {
   if (parts_.count == 0) return 1;
   const auto [begin, end] = parts();
   if (end - begin == 1) return 1;
-  // Those of subtrees, as many as there are at a time.
+  // Those of subtrees, as many as there are at a time, and one to compute in.
   for (std::int64_t last = begin + 1; last <= end; ++last) {
     work_slot_ = std::max(work_slot_, comm::subtrees_of(begin, last).size());
   }

@@ -61,10 +61,12 @@ void start_timeline(const std::filesystem::path& file, const Communicator& commu
 }
 
 void start_environment_timeline(const Communicator& communicator) {
+  static std::string written;  // by this process: not to be replaced by a later reducer's
   const char* file = std::getenv("LOCKSTEP_TIMELINE");
-  const bool wanted = file != nullptr && *file != '\0' && !timeline::enabled();
+  const bool wanted = file != nullptr && *file != '\0' && !timeline::enabled() && written != file;
   if (communicator.all_reduce(std::int64_t{wanted}, ReduceOp::min) == 0) return;
   start_timeline(file, communicator);
+  written = file;
 }
 
 }  // namespace lockstep

@@ -278,6 +278,64 @@ TEST(GradientReducerShared, that_fails_leaves_the_others_of_a_backward_as_they_w
   }
 }
 
+TEST(GradientReducerShared, leaves_its_communicator_to_the_caller_meanwhile) {
+  for (const Arrangement& arrangement : arrangements()) {
+    const Communicator ranks(world().handle(), arrangement.options);
+    // The first is longer than what can be under way.
+    Parameter a("a", Tensor::zeros({700000})), b("b", Tensor::zeros({3}));
+    GradientReducer reducer({b, a}, ranks, {.bucket_bytes = 1});
+    a.mutable_grad().fill(world().rank());
+    reducer.mark_ready(a);
+    EXPECT_EQ(reducer.communicator().all_reduce(1.0), world().size());
+    b.mutable_grad().fill(1);
+    reducer.mark_ready(b);
+    reducer.finish();
+    EXPECT_EQ(a.grad().data<float>()[699999], static_cast<float>(world().size() - 1) / 2);
+    EXPECT_EQ(b.grad().data<float>()[2], 1);
+  }
+}
+
+TEST(GradientReducerShared, keeps_what_a_round_under_way_has_begun_with) {
+  Parameter a("a", Tensor::zeros({3})), b("b", Tensor::zeros({3}));
+  GradientReducer reducer({b, a}, world(), {.bucket_bytes = 1});
+  a.mutable_grad().fill(1);
+  b.mutable_grad().fill(2);
+  reducer.mark_ready(b);  // waits for a
+  reducer.discard();
+  EXPECT_FALSE(b.has_grad());
+  b.mutable_grad().fill(4);
+  reducer.mark_ready(a);
+  EXPECT_TRUE(throws<StateError>([&] { reducer.set_weight(2); }, "under way"));
+  EXPECT_TRUE(throws<StateError>([&] { reducer.discard(); }, "under way"));
+  reducer.mark_ready(b);
+  reducer.finish();
+  EXPECT_TRUE(bit_equal(a.grad(), Tensor::full({3}, 1)));
+  EXPECT_TRUE(bit_equal(b.grad(), Tensor::full({3}, 4)));
+}
+
+TEST(GradientReducerShared, zeroes_what_came_before_in_the_middle_of_an_accumulation) {
+  Parameter a("a", Tensor::zeros({3}));
+  GradientReducer reducer({a}, world());
+  sum(a * 5).backward();
+  reducer.set_deferred(true);
+  sum(a * 2).backward();
+  a.zero_grad(false);
+  sum(a * 3).backward();
+  reducer.set_deferred(false);
+  reducer.finish();
+  EXPECT_TRUE(bit_equal(a.grad(), Tensor::full({3}, 3)));
+}
+
+TEST(GradientReducerShared, refuses_options_that_differ) {
+  if (world().size() == 1) return;
+  const Parameter a("a", Tensor::zeros({3}));
+  const std::size_t bytes = world().rank() == 1 ? 100 : 200;
+  EXPECT_TRUE(throws<OptionError>(
+      [&] { const GradientReducer reducer({a}, world(), {.bucket_bytes = bytes}); },
+      "bucket_bytes = 200", "found 100", "(rank 1)"));
+  const GradientReducer reducer({a}, world());
+}
+
 TEST(GradientReducerShared, is_destroyed_in_any_order_after_any_number_of_steps) {
   for (const Arrangement& arrangement : arrangements()) {
     const Communicator ranks(world().handle(), arrangement.options);

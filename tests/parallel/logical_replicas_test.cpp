@@ -240,7 +240,10 @@ TEST(LogicalReplicas, refuse_batches_that_are_cut_otherwise) {
   };
   EXPECT_TRUE(throws<OptionError>([&] { replica.backward(batch_of(8), loss, 2); }, "parts = 1"));
   for (const Parameter& parameter : model.parameters()) EXPECT_FALSE(parameter.has_grad());
+  EXPECT_TRUE(throws<StateError>([&] { loss(batch_of(2)).backward(); }, "DataParallel::backward"));
   if (world().size() == 1) return;
+  const auto unlike = [&] { replica.backward(batch_of(8), loss, world().rank() == 0 ? 2 : 1); };
+  EXPECT_TRUE(throws<OptionError>(unlike, "parts = 1", "(rank 0)"));
   // All samples on rank 0.
   const auto uneven = [&] { replica.backward(batch_of(world().rank() == 0 ? 8 : 0), loss); };
   EXPECT_TRUE(throws<StateError>(uneven, "logical replicas", "of a global batch of 8"));

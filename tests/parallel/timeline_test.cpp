@@ -129,8 +129,9 @@ TEST_F(TimelineTest, is_begun_by_the_environment_and_replaces_an_older_file) {
   world().barrier();
   ::setenv("LOCKSTEP_TIMELINE", file_.c_str(), 1);
   train(2);
-  ::unsetenv("LOCKSTEP_TIMELINE");
   timeline::stop();
+  train(1);  // does not begin it again
+  ::unsetenv("LOCKSTEP_TIMELINE");
   world().barrier();
   expect_training(events(), 2);
 }

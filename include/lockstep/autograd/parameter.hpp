@@ -44,6 +44,8 @@ class GradientOwner {
   /// A backward is about to write the first contribution to a parameter's gradient. Returns whether
   /// it adds to what is in the storage, or replaces it.
   virtual bool open(std::size_t index) = 0;
+  /// The gradient was set to zero, as zero_grad(false) does.
+  virtual void forget(std::size_t) noexcept {}
   /// The gradient of the parameter has got all contributions of this backward.
   virtual void complete(std::size_t index) = 0;
   /// A backward that can reach a parameter of this owner is at its end, whether or not it opened

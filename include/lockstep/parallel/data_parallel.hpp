@@ -59,7 +59,7 @@ class DataParallel {
   using PartLoss = std::function<Variable(std::int64_t begin, std::int64_t end)>;
   double run_parts(std::int64_t samples, std::int64_t parts, const PartLoss& loss);
   double run_pieces(std::int64_t samples, std::int64_t pieces, const PartLoss& loss);
-  double run_logical_parts(std::int64_t samples, std::int64_t pieces, const PartLoss& loss);
+  double run_logical_parts(std::int64_t samples, std::int64_t global, const PartLoss& loss);
 
   nn::Module* model_;
   std::int64_t logical_replicas_;

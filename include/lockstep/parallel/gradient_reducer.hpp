@@ -9,6 +9,7 @@
 
 namespace lockstep {
 
+/// Alike on all ranks.
 struct GradientReducerOptions {
   /// A bucket is reduced as soon as it has gradients of at least so many bytes, while the backward
   /// goes on. Affects the speed alone: the results are the same to the bit.
@@ -28,9 +29,10 @@ struct GradientReducerOptions {
 /// same results. Sums are made in a fixed order: the gradients are the same to the bit on all ranks,
 /// and in every run on the same ranks.
 ///
-/// Where a backward throws on some ranks, all others get the exception of the lowest one of these, marked
-/// collective(), and gradients are as they were. Ranks that do not reduce the same get a StateError,
-/// after which no more is reduced.
+/// Where a backward throws on some ranks, all others get the exception of the lowest one of these,
+/// marked collective(), and gradients are as they were before what is not reduced yet. Ranks that do
+/// not reduce the same get a StateError, after which no more is reduced. What a final hook throws on
+/// some ranks alone is for the caller to deal with: the reduction is over by then.
 ///
 /// A backward adds to the gradient that is there, as in PyTorch; what was averaged before is not
 /// counted again. A parameter that a backward reached on some ranks only is averaged with zeros for
@@ -39,7 +41,7 @@ class GradientReducer {
  public:
   /// Collective. Throws on all ranks: NameError, ShapeError or DTypeError, which names the first
   /// difference and two ranks, where the lists differ; StateError where a parameter belongs to
-  /// another reducer; OptionError for an empty list.
+  /// another reducer; OptionError for an empty list, or options that differ or are out of range.
   GradientReducer(std::vector<NamedParameter> parameters, const Communicator& communicator,
                   const GradientReducerOptions& options = {});
   /// Not collective: moves values and gradients back into memory of their own.
@@ -55,12 +57,13 @@ class GradientReducer {
   /// What the gradients of this rank count in the averages to come, such as its number of samples;
   /// 1 where it was never set. Every reduction gets an OptionError on all ranks for a weight that is
   /// negative or not finite, or for weights that are all zero where there is anything to reduce; its
-  /// gradients are then still there for the next one.
-  void set_weight(double weight) noexcept;
+  /// gradients are then still there for the next one. StateError while a reduction is under way.
+  void set_weight(double weight);
 
   /// For gradients that no backward computes: this rank has written its own one of the parameter
   /// where mutable_grad() is, and will not touch it until finish() has returned. The reduction
-  /// begins as soon as other parameters allow. NameError for a parameter of another reducer,
+  /// begins as soon as other parameters allow. What was there before is replaced, even if the reduction
+  /// fails. NameError for a parameter of another reducer,
   /// StateError for one that is ready already.
   void mark_ready(const Parameter& parameter);
 
@@ -72,8 +75,8 @@ class GradientReducer {
   void finish();
 
   /// Forgets, on this rank, what has come together since the last reduction; gradients are what
-  /// they were then.
-  void discard() noexcept;
+  /// they were then. StateError where the reduction of any of it is under way.
+  void discard();
 
  private:
   friend class DataParallel;
