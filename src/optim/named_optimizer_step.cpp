@@ -272,10 +272,10 @@ void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
     const bool starts = (!entry.exists || !entry.live) && start(entry);
     ++entry.steps;
     const Entry& first = entries_[begin];
-    const bool joins = begin < end && end == i && !whole && starts == fresh &&
-                       entry.steps == first.steps && entry.scalars == first.scalars &&
-                       state_of(entry.parameter).flags->reduced ==
-                           state_of(first.parameter).flags->reduced;
+    const bool joins =
+        begin < end && end == i && !whole && starts == fresh && entry.steps == first.steps &&
+        entry.scalars == first.scalars &&
+        state_of(entry.parameter).flags->reduced == state_of(first.parameter).flags->reduced;
     if (!joins) {
       flush();
       begin = i;
