@@ -98,11 +98,24 @@ void merge_scaled(std::size_t n, A factor, const A* x, A* y) {
   for (std::size_t i = 0; i < n; ++i) y[i] = Op()(y[i], static_cast<A>(factor * x[i]));
 }
 
+template <class A>
+void add_two_weighted(std::size_t n, A weight_a, const A* a, A weight_b, const A* b, A* result) {
+  for (std::size_t i = 0; i < n; ++i) result[i] = weight_a * a[i] + weight_b * b[i];
+}
+
 // One block: the numbers of level i of the stack are at levels[i].
 template <class Op, class T>
 void run_block(std::size_t begin, std::size_t n, std::span<const Operand> operands,
                const SumOrder& order, Accumulator<T>* const* levels) {
   using A = Accumulator<T>;
+  if constexpr (std::is_same_v<T, A> && std::is_same_v<Op, Add> && std::is_floating_point_v<A>) {
+    if (order.steps.size() == 2 && order.outputs == 1) {
+      const Operand &a = operands[order.steps[0].input], &b = operands[order.steps[1].input];
+      return add_two_weighted(n, static_cast<A>(a.weight), static_cast<const A*>(a.data) + begin,
+                              static_cast<A>(b.weight), static_cast<const A*>(b.data) + begin,
+                              levels[0]);
+    }
+  }
   alignas(64) std::array<A, block_size> converted;
   std::size_t top = 0;
   for (const SumOrder::Step& step : order.steps) {
@@ -151,10 +164,6 @@ void for_blocks(std::size_t count, std::span<A* const> outputs, Block block) {
 template <class A>
 void add_two(std::size_t n, const A* a, const A* b, A* result) {
   for (std::size_t i = 0; i < n; ++i) result[i] = static_cast<A>(a[i] + b[i]);
-}
-template <class A>
-void add_two_weighted(std::size_t n, A weight_a, const A* a, A weight_b, const A* b, A* result) {
-  for (std::size_t i = 0; i < n; ++i) result[i] = weight_a * a[i] + weight_b * b[i];
 }
 template <class A>
 void add_two_halved(std::size_t n, const A* a, const A* b, A* result) {
@@ -209,18 +218,7 @@ void to_result(std::size_t count, std::span<const Operand> operands, const SumOr
     }
   }
   const auto finish = [&](std::size_t begin, std::size_t n, A* const* levels) {
-    if constexpr (std::is_same_v<S, A> && std::is_same_v<Op, Add> && std::is_floating_point_v<A>) {
-      if (order.steps.size() == 2 && order.outputs == 1) {
-        const Operand &a = operands[order.steps[0].input], &b = operands[order.steps[1].input];
-        add_two_weighted(n, static_cast<A>(a.weight), static_cast<const A*>(a.data) + begin,
-                         static_cast<A>(b.weight), static_cast<const A*>(b.data) + begin,
-                         levels[0]);
-      } else {
-        run_block<Op, S>(begin, n, operands, order, levels);
-      }
-    } else {
-      run_block<Op, S>(begin, n, operands, order, levels);
-    }
+    run_block<Op, S>(begin, n, operands, order, levels);
     if constexpr (std::is_same_v<Op, Add>) divide(n, divisor, levels[0]);
     if constexpr (!std::is_same_v<T, A>) store(n, levels[0], result + begin);
   };

@@ -134,9 +134,12 @@ bool NodeExchange::fill(Slot& slot) {
   if (next_sequence_ > node_.started() || !node_.ready(next_sequence_)) return false;
   const std::size_t lines = node_.lines(next_sequence_);
   const auto of_lane = [&](std::size_t lane) { return share_of(lines, lane, lanes_); };
-  while (next_lane_ < last_lane_ && of_lane(next_lane_).begin == of_lane(next_lane_).end) {
-    ++next_lane_;
-  }
+  const auto skip_empty_lanes = [&] {
+    while (next_lane_ < last_lane_ && of_lane(next_lane_).begin == of_lane(next_lane_).end) {
+      ++next_lane_;
+    }
+  };
+  skip_empty_lanes();
   slot.sequence = next_sequence_;
   slot.lane = next_lane_;
   slot.chunk = next_chunk_;
@@ -153,9 +156,8 @@ bool NodeExchange::fill(Slot& slot) {
     ++next_chunk_;
     if (slot.lines.end == lane.end) {
       next_chunk_ = 0;
-      do {
-        ++next_lane_;
-      } while (next_lane_ < last_lane_ && of_lane(next_lane_).begin == of_lane(next_lane_).end);
+      ++next_lane_;
+      skip_empty_lanes();
     }
   }
   slot.last = next_lane_ >= last_lane_;

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/logical_replicas.hpp"
 #include "lockstep/core/part_begin.hpp"
 #include "lockstep/tensor/random.hpp"
 
@@ -51,13 +51,7 @@ DistributedSampler::DistributedSampler(std::int64_t dataset_size, std::int64_t g
         fmt::format("expected a dataset with samples, found {} of them", dataset_size));
   }
   check_batch_size(global_batch_size, dataset_size, ranks);
-  const std::int64_t replicas = options.logical_replicas;
-  if (replicas != 0 &&
-      (replicas < ranks || !std::has_single_bit(static_cast<std::uint64_t>(replicas)))) {
-    throw OptionError(fmt::format(
-        "expected a power of two ≥ {} ranks as the number of logical replicas, found {}", ranks,
-        replicas));
-  }
+  check_logical_replicas(options.logical_replicas, ranks);
 }
 
 // Samples of a global batch of n that the ranks before `rank` have.

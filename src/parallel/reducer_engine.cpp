@@ -14,7 +14,6 @@
 #include "tensor/kernels.hpp"
 
 namespace lockstep {
-
 namespace {
 
 // Sums may be made in f32.
@@ -28,7 +27,6 @@ bool is_weight(double weight) {
 // Adds what the part that is under way has in a range to the sums of the parts before, as far as
 // they are the halves of a larger one.
 void GradientReducer::Engine::fold(const comm::Piece& range) {
-  if (work_slot_ == 0) return;
   const std::vector<comm::Subtree>& sums = sums_[parts_done_];
   comm::Subtree sum{.begin = parts().begin + static_cast<std::int64_t>(parts_done_), .size = 1};
   const std::byte* right = slot(work_slot_) + range.offset;
@@ -46,13 +44,17 @@ void GradientReducer::Engine::fold(const comm::Piece& range) {
   if (left == sums.size()) std::memcpy(slot(left) + range.offset, right, range.bytes);
 }
 
+// The last piece are notes, which are not of a part.
+void GradientReducer::Engine::fold(const Bucket& bucket) {
+  if (work_slot_ == 0) return;
+  for (std::size_t p = 0; p + 1 < bucket.pieces.size(); ++p) fold(bucket.pieces[p]);
+}
+
 void GradientReducer::Engine::end_part() {
   for (std::size_t i = 0; i < items_.size(); ++i) {
     if (!std::exchange(states_[i].opened, false)) zero(i);
   }
-  for (const Bucket& bucket : buckets_) {
-    for (std::size_t p = 0; p + 1 < bucket.pieces.size(); ++p) fold(bucket.pieces[p]);
-  }
+  for (const Bucket& bucket : buckets_) fold(bucket);
   ++parts_done_;
 }
 
@@ -149,9 +151,7 @@ void GradientReducer::Engine::launch_next(bool abandoned) {
     if (!state.used || (parts_.count > 0 && !state.opened)) zero(index);
     own[Note::first_item + k] = state.used;
   }
-  if (parts_.count > 0) {
-    for (std::size_t p = 0; p + 1 < bucket.pieces.size(); ++p) fold(bucket.pieces[p]);
-  }
+  fold(bucket);
   reduction_->start({.pieces = bucket.pieces,
                      .number = static_cast<std::uint32_t>(launched_),
                      .hash = hash_,

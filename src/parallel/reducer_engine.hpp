@@ -91,6 +91,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     return reduction_->segment() + number * parts_.slot_bytes;
   }
   void zero(std::size_t index);
+  void fold(const Bucket& bucket);
   void fold(const comm::Piece& range);
   void make_plan(const std::vector<std::uint32_t>& order);
   void agree_on_plan();

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <numeric>
 #include <set>
 #include <utility>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/logical_replicas.hpp"
 #include "parallel/environment_timeline.hpp"
 #include "parallel/reducer_engine.hpp"
 #include "parallel/verify.hpp"
@@ -36,16 +36,6 @@ void check_parameters(const std::vector<NamedParameter>& parameters) {
   }
 }
 
-void check_options(const GradientReducerOptions& options, std::int64_t replicas, int ranks) {
-  if (options.bucket_bytes == 0) throw OptionError("expected bucket_bytes ≥ 1, found 0");
-  const bool power = std::has_single_bit(static_cast<std::uint64_t>(replicas));
-  if (replicas != 0 && (replicas < ranks || !power)) {
-    throw OptionError(fmt::format(
-        "expected a power of two ≥ {} ranks as the number of logical replicas, found {}", ranks,
-        replicas));
-  }
-}
-
 }  // namespace
 
 GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
@@ -59,7 +49,8 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
       parts_{.count = logical_replicas} {
   communicator_.agree([&] {
     check_parameters(parameters);
-    check_options(options, logical_replicas, communicator_.size());
+    if (options.bucket_bytes == 0) throw OptionError("expected bucket_bytes ≥ 1, found 0");
+    check_logical_replicas(logical_replicas, communicator_.size());
   });
   const std::array<std::int64_t, 2> own{static_cast<std::int64_t>(options.bucket_bytes),
                                         logical_replicas};
