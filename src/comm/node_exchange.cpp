@@ -301,12 +301,15 @@ void NodeExchange::check_headers(const Slot& slot) {
 // Not among the other messages: one that is long needs both sides, and so may never come from who
 // has failed.
 void NodeExchange::send_failure(const std::string& message) {
-  failure_.assign(message.begin(), message.end());
+  const std::uint64_t completed = node_.completed();
+  failure_.resize(sizeof(completed) + message.size());
+  std::memcpy(failure_.data(), &completed, sizeof(completed));
+  std::memcpy(failure_.data() + sizeof(completed), message.data(), message.size());
   for (std::size_t lane = first_lane_; lane < last_lane_; ++lane) {
     for (std::size_t node = 0; node < nodes_.size(); ++node) {
       if (node == own_node_) continue;
       check_mpi(
-          MPI_Isend(failure_.data(), static_cast<int>(failure_.size()), MPI_CHAR, owner(node, lane),
+          MPI_Isend(failure_.data(), static_cast<int>(failure_.size()), MPI_BYTE, owner(node, lane),
                     failure_tag, communicator_, &failure_sends_.emplace_back(MPI_REQUEST_NULL)),
           "MPI_Isend");
     }
@@ -314,17 +317,23 @@ void NodeExchange::send_failure(const std::string& message) {
 }
 
 void NodeExchange::check_others() {
+  if (!received_failure_.empty()) {
+    // What the other has completed, this node can complete as well.
+    std::uint64_t completed = 0;
+    std::memcpy(&completed, received_failure_.data(), sizeof(completed));
+    if (node_.completed() < completed) return;
+    node_.fail({received_failure_.begin() + sizeof(completed), received_failure_.end()});
+  }
   int found = 0;
   MPI_Status status;
   check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, failure_tag, communicator_, &found, &status), "MPI_Iprobe");
   if (found == 0) return;
   int size = 0;
-  check_mpi(MPI_Get_count(&status, MPI_CHAR, &size), "MPI_Get_count");
-  std::string message(static_cast<std::size_t>(size), ' ');
-  check_mpi(MPI_Recv(message.data(), size, MPI_CHAR, status.MPI_SOURCE, failure_tag, communicator_,
-                     MPI_STATUS_IGNORE),
+  check_mpi(MPI_Get_count(&status, MPI_BYTE, &size), "MPI_Get_count");
+  received_failure_.resize(static_cast<std::size_t>(size));
+  check_mpi(MPI_Recv(received_failure_.data(), size, MPI_BYTE, status.MPI_SOURCE, failure_tag,
+                     communicator_, MPI_STATUS_IGNORE),
             "MPI_Recv");
-  node_.fail(message);
 }
 
 }  // namespace lockstep::comm

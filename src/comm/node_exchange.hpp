@@ -33,7 +33,7 @@ class NodeExchange {
   /// Goes on with what the node has started, without waiting.
   void advance();
 
-  /// StateError where a rank of another node has failed.
+  /// StateError where a rank of another node has failed, and all is complete that it has completed.
   void check_others();
   /// Tells the other nodes why this rank does not go on. To be called once, and nothing after it.
   void send_failure(const std::string& message);
@@ -103,7 +103,9 @@ class NodeExchange {
   std::uint64_t issued_ = 0, concluded_ = 0;  // chunks
   std::uint64_t next_sequence_ = 1;           // of the next chunk to issue
   std::size_t next_lane_ = 0, next_chunk_ = 0;
-  std::vector<char> failure_;  // a message that may still be on its way
+  // How many reductions the sender has completed, and why it does not go on.
+  std::vector<char> failure_;  // may still be on its way
+  std::vector<char> received_failure_;
   std::vector<MPI_Request> failure_sends_;
 };
 

@@ -1,10 +1,12 @@
 #include "lockstep/comm/shared_buffer.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -247,7 +249,15 @@ TEST(SharedBuffer, ranks_that_do_not_reduce_the_same_get_an_error_that_names_bot
     {
       SharedBuffer<float> buffer(ranks, 1000);
       fill(buffer.values(), 1);
-      buffer.all_reduce();
+      // Rank 1 has sent what it has to, and comes back to this call when others have failed in the
+      // next: it is complete all the same, as all agree on it.
+      if (world().rank() <= 1) buffer.start();
+      world().barrier();
+      if (world().rank() == 1) buffer.test();
+      world().barrier();
+      if (world().rank() > 1) buffer.start();
+      if (world().rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      buffer.wait();
       const auto reduce = [&] { buffer.all_reduce(differs ? ReduceOp::max : ReduceOp::sum); };
       EXPECT_TRUE(throws<StateError>(reduce, "the ranks do not reduce the same", "sum of",
                                      "maximum of", "rank "))
