@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -11,6 +14,8 @@
 #include "tensor/convolution.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
+#include "tensor/memory_pool.hpp"
+#include "tensor/pooling.hpp"
 
 namespace lockstep {
 
@@ -55,63 +60,95 @@ Windows windows_in(const char* what, const Shape& x, Size2d kernel, Size2d strid
 struct Convolution {
   Windows windows;
   std::int64_t samples, in, out;
+  Activation activation;
 
   std::int64_t taps() const { return in * windows.taps(); }
   std::int64_t input() const { return in * windows.pixels(); }
   std::int64_t output() const { return out * windows.count(); }
-  Tensor scratch(DType dtype) const { return Tensor::empty({taps(), windows.count()}, dtype); }
 
-  // y = weight · columns of x [+ y]
+  // y = f(weight · columns of x + bias)
   template <class T>
-  void forward(const T* x, const T* weight, T* y, bool accumulate) const {
-    Tensor columns = scratch(dtype_of<T>);
+  void forward(const T* x, const T* weight, const T* bias, T* y) const {
+    Tensor columns = unfolded<T>(), padded = padded_images<T>();
     for (std::int64_t sample = 0; sample < samples; ++sample, x += input(), y += output()) {
-      kernels::im2col(windows, in, x, columns.data<T>());
+      kernels::pad(windows, in, x, padded.data<T>());
+      kernels::im2col(windows, in, padded.data<T>(), columns.data<T>());
       kernels::gemm(Transpose::no, Transpose::no, out, windows.count(), taps(), weight,
-                    columns.data<T>(), y, accumulate);
-    }
-  }
-
-  // dx (+)= the images of weightᵀ · dy
-  template <class T>
-  void input_gradient(const T* dy, const T* weight, T* dx, bool accumulate) const {
-    if (!accumulate) std::fill_n(dx, samples * input(), T{0});
-    Tensor columns = scratch(dtype_of<T>);
-    for (std::int64_t sample = 0; sample < samples; ++sample, dx += input(), dy += output()) {
-      kernels::gemm(Transpose::yes, Transpose::no, taps(), windows.count(), out, weight, dy,
-                    columns.data<T>(), false);
-      kernels::col2im(windows, in, columns.data<T>(), dx);
-    }
-  }
-
-  // dw (+)= sum over samples of dy · (columns of x)ᵀ
-  template <class T>
-  void weight_gradient(const T* dy, const T* x, T* dw, bool accumulate) const {
-    if (!accumulate) std::fill_n(dw, out * taps(), T{0});
-    Tensor columns = scratch(dtype_of<T>);
-    for (std::int64_t sample = 0; sample < samples; ++sample, x += input(), dy += output()) {
-      kernels::im2col(windows, in, x, columns.data<T>());
-      kernels::gemm(Transpose::no, Transpose::yes, out, taps(), windows.count(), dy,
-                    columns.data<T>(), dw, true);
-    }
-  }
-
-  // db (+)= sum over samples and windows of dy
-  template <class T>
-  void bias_gradient(const T* dy, T* db, bool accumulate) const {
-    const std::int64_t count = windows.count();
-    for (std::int64_t channel = 0; channel < out; ++channel) {
-      double total = accumulate ? static_cast<double>(db[channel]) : 0;
-      for (std::int64_t sample = 0; sample < samples; ++sample) {
-        total += kernels::sum(count, dy + sample * output() + channel * count);
+                    columns.data<T>(), y, false);
+      if (bias != nullptr) {
+        kernels::activate_columns(activation, out, windows.count(), bias, y);
+      } else {
+        kernels::activate(activation, output(), y, y);
       }
-      db[channel] = static_cast<T>(total);
     }
+  }
+
+  // Where a gradient goes that is wanted.
+  template <class T>
+  struct Target {
+    T* data = nullptr;
+    bool accumulate = false;
+  };
+
+  // With dz = dy · f'(z): dx (+)= the images of weightᵀ · dz, dw (+)= the sum over samples of
+  // dz · (columns of x)ᵀ, db (+)= that over samples and windows of dz.
+  template <class T>
+  void backward(const T* x, const T* weight, const T* y, const T* dy, Target<T> dx, Target<T> dw,
+                Target<T> db) const {
+    Tensor columns = unfolded<T>(), padded = padded_images<T>();
+    Tensor padded_gradient = padded_images<T>();
+    Tensor dz = Tensor::empty({activation == Activation::none ? 0 : output()}, dtype_of<T>);
+    std::vector<double> bias;
+    if (db.data != nullptr) bias.resize(static_cast<std::size_t>(out));
+    if (db.accumulate) std::copy_n(db.data, out, bias.begin());
+    if (dw.data != nullptr && !dw.accumulate) std::fill_n(dw.data, out * taps(), T{0});
+    for (std::int64_t sample = 0; sample < samples; ++sample) {
+      const T* g = dy + sample * output();
+      if (activation != Activation::none) {
+        kernels::activation_gradient(activation, output(), y + sample * output(), g, dz.data<T>(),
+                                     false);
+        g = dz.data<T>();
+      }
+      const T* row = g;
+      for (double& total : bias) {
+        total += kernels::sum(windows.count(), row);
+        row += windows.count();
+      }
+      if (dw.data != nullptr) {
+        kernels::pad(windows, in, x + sample * input(), padded.data<T>());
+        kernels::im2col(windows, in, padded.data<T>(), columns.data<T>());
+        kernels::gemm(Transpose::no, Transpose::yes, out, taps(), windows.count(), g,
+                      columns.data<T>(), dw.data, true);
+      }
+      if (dx.data != nullptr) {
+        kernels::gemm(Transpose::yes, Transpose::no, taps(), windows.count(), out, weight, g,
+                      columns.data<T>(), false);
+        padded_gradient.fill(0);
+        kernels::col2im(windows, in, columns.data<T>(), padded_gradient.data<T>());
+        kernels::crop(windows, in, padded_gradient.data<T>(), dx.data + sample * input(),
+                      dx.accumulate);
+      }
+    }
+    if (db.data != nullptr) {
+      std::transform(bias.begin(), bias.end(), db.data, [](double x) { return static_cast<T>(x); });
+    }
+  }
+
+ private:
+  // Scratch memory, with what the kernels may touch beyond its end.
+  template <class T>
+  Tensor unfolded() const {
+    return Tensor::empty({Shape{taps(), windows.count()}.size() + kernels::slack}, dtype_of<T>);
+  }
+  template <class T>
+  Tensor padded_images() const {
+    const Shape shape{in, windows.vertical.padded(), windows.horizontal.padded()};
+    return Tensor::zeros({shape.size() + kernels::slack}, dtype_of<T>);
   }
 };
 
 Convolution convolution(const Shape& x, const Shape& weight, const Variable& bias,
-                        const ConvolutionOptions& options) {
+                        const ConvolutionOptions& options, Activation f) {
   if (weight.rank() != 4 || weight[2] == 0 || weight[3] == 0) {
     throw ShapeError(
         fmt::format("conv2d: expected a weight of shape (out, in, height, width), found {}",
@@ -129,7 +166,7 @@ Convolution convolution(const Shape& x, const Shape& weight, const Variable& bia
   const Size2d kernel{weight[2], weight[3]};
   autograd::check_options("conv2d", kernel, options);
   return {windows_in("conv2d", x, kernel, options.stride, options.padding), x[0], weight[1],
-          weight[0]};
+          weight[0], f};
 }
 
 }  // namespace
@@ -145,40 +182,32 @@ void autograd::check_options(const char* what, Size2d kernel, const PoolingOptio
 }
 
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
-                const ConvolutionOptions& options) {
-  const Convolution plan = convolution(x.shape(), weight.shape(), bias, options);
+                const ConvolutionOptions& options, Activation f) {
+  const Convolution plan = convolution(x.shape(), weight.shape(), bias, options, f);
   const Windows& windows = plan.windows;
   Tensor result = Tensor::empty(
       {plan.samples, plan.out, windows.vertical.count(), windows.horizontal.count()}, x.dtype());
   dispatch_floating(x.dtype(), [&]<class T>() {
-    T* y = result.data<T>();
-    if (bias.defined()) {
-      const T* b = bias.value().data<T>();
-      for (std::int64_t row = 0; row < plan.samples * plan.out; ++row) {
-        std::fill_n(y + row * windows.count(), windows.count(), b[row % plan.out]);
-      }
-    }
-    plan.forward(x.value().data<T>(), weight.value().data<T>(), y, bias.defined());
+    plan.forward(x.value().data<T>(), weight.value().data<T>(),
+                 bias.defined() ? bias.value().data<T>() : nullptr, result.data<T>());
   });
   std::vector<Variable> inputs{x, weight};
   if (bias.defined()) inputs.push_back(bias);
-  return record(result, std::move(inputs),
-                [input = x.value(), w = weight.value(), plan](const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
-                    const T* dy = gradient.data<T>();
-                    if (slots.size() > 2) {
-                      slots[2].receive([&](Tensor& target, bool accumulate) {
-                        plan.bias_gradient(dy, target.data<T>(), accumulate);
-                      });
-                    }
-                    slots[1].receive([&](Tensor& target, bool accumulate) {
-                      plan.weight_gradient(dy, input.data<T>(), target.data<T>(), accumulate);
-                    });
-                    slots[0].receive([&](Tensor& target, bool accumulate) {
-                      plan.input_gradient(dy, w.data<T>(), target.data<T>(), accumulate);
-                    });
-                  });
-                });
+  return record(
+      result, std::move(inputs),
+      [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, plan](
+          const Tensor& gradient, Slots slots) {
+        dispatch_floating(gradient.dtype(), [&]<class T>() {
+          std::array<Convolution::Target<T>, 3> targets;
+          for (std::size_t i = 0; i < slots.size(); ++i) {
+            slots[i].receive([&](Tensor& target, bool accumulate) {
+              targets[i] = {target.data<T>(), accumulate};
+            });
+          }
+          plan.backward(input.data<T>(), w.data<T>(), y.defined() ? y.data<T>() : nullptr,
+                        gradient.data<T>(), targets[0], targets[1], targets[2]);
+        });
+      });
 }
 
 Variable max_pool2d(const Variable& x, Size2d kernel, const PoolingOptions& options) {
@@ -194,17 +223,21 @@ Variable max_pool2d(const Variable& x, Size2d kernel, const PoolingOptions& opti
   const std::int64_t channels = shape[0] * shape[1];
   const Shape pooled{shape[0], shape[1], windows.vertical.count(), windows.horizontal.count()};
   Tensor result = Tensor::empty(pooled, x.dtype());
-  Tensor pixels = Tensor::empty(pooled, DType::i64);
+  constexpr std::int64_t most_pixels = std::numeric_limits<std::int32_t>::max();
+  if (windows.pixels() > most_pixels) {
+    throw ShapeError(fmt::format("max_pool2d: expected images of at most {} pixels, found shape {}",
+                                 most_pixels, to_string(shape)));
+  }
+  const auto pixels = std::allocate_shared_for_overwrite<std::int32_t[]>(
+      memory_pool::Allocator<std::int32_t>(), static_cast<std::size_t>(pooled.size()));
   dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::max_pool(windows, channels, x.value().data<T>(), result.data<T>(),
-                      pixels.data<std::int64_t>());
+    kernels::max_pool(windows, channels, x.value().data<T>(), result.data<T>(), pixels.get());
   });
   return record(result, {x}, [windows, channels, pixels](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
       dispatch_floating(gradient.dtype(), [&]<class T>() {
-        if (!accumulate) std::fill_n(target.data<T>(), target.size(), T{0});
-        kernels::max_unpool(windows, channels, gradient.data<T>(), pixels.data<std::int64_t>(),
-                            target.data<T>());
+        kernels::max_unpool(windows, channels, gradient.data<T>(), pixels.get(), target.data<T>(),
+                            accumulate);
       });
     });
   });

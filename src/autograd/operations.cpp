@@ -62,21 +62,6 @@ Variable unary(const Variable& x, const Tensor& result, Derivative derivative) {
       });
 }
 
-Tensor map(kernels::Unary function, const Tensor& x) {
-  Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::map(function, x.size(), x.data<T>(), result.data<T>());
-  });
-  return result;
-}
-
-void check_matrix(const Tensor& x, const char* what) {
-  if (x.shape().rank() != 2) {
-    throw ShapeError(
-        fmt::format("{}: expected a matrix, found shape {}", what, to_string(x.shape())));
-  }
-}
-
 }  // namespace
 
 Variable operator+(const Variable& a, const Variable& b) {
@@ -147,119 +132,42 @@ Variable operator/(const Variable& x, double scalar) {
       [scalar](auto v, auto) { return 1 / static_cast<decltype(v)>(scalar); });
 }
 
-Variable matmul(const Variable& a, const Variable& b) {
-  check_matrix(a.value(), "matmul");
-  check_matrix(b.value(), "matmul");
-  const std::int64_t m = a.shape()[0], k = a.shape()[1], n = b.shape()[1];
-  if (b.shape()[0] != k) {
-    throw ShapeError(fmt::format("matmul: the inner extents of {} and {} differ",
-                                 to_string(a.shape()), to_string(b.shape())));
-  }
-  using kernels::Transpose;
-  Tensor result = Tensor::empty({m, n}, a.dtype());
-  dispatch_floating(a.dtype(), [&]<class T>() {
-    kernels::gemm(Transpose::no, Transpose::no, m, n, k, a.value().data<T>(), b.value().data<T>(),
-                  result.data<T>(), false);
-  });
-  return record(result, {a, b},
-                [x = a.value(), y = b.value(), m, k, n](const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
-                    const T* g = gradient.data<T>();
-                    if (slots[0].wanted()) {
-                      slots[0].receive([&](Tensor& out, bool accumulate) {
-                        kernels::gemm(Transpose::no, Transpose::yes, m, k, n, g, y.data<T>(),
-                                      out.data<T>(), accumulate);
-                      });
-                    }
-                    if (slots[1].wanted()) {
-                      slots[1].receive([&](Tensor& out, bool accumulate) {
-                        kernels::gemm(Transpose::yes, Transpose::no, k, n, m, x.data<T>(), g,
-                                      out.data<T>(), accumulate);
-                      });
-                    }
-                  });
-                });
-}
-
-Variable linear(const Variable& x, const Variable& weight, const Variable& bias) {
-  check_matrix(weight.value(), "linear: weight");
-  const std::int64_t out = weight.shape()[0], in = weight.shape()[1];
-  const Shape& shape = x.shape();
-  if (shape.rank() == 0 || shape[shape.rank() - 1] != in) {
-    throw ShapeError(fmt::format("linear: expected an input of shape (..., {}), found {}", in,
-                                 to_string(shape)));
-  }
-  if (bias.defined() && bias.shape() != Shape{out}) {
-    throw ShapeError(fmt::format("linear: expected a bias of shape ({}), found {}", out,
-                                 to_string(bias.shape())));
-  }
-  using kernels::Transpose;
-  std::vector<std::int64_t> extents(shape.begin(), shape.end());
-  extents.back() = out;
-  std::int64_t rows = 1;
-  for (std::size_t axis = 0; axis + 1 < shape.rank(); ++axis) rows *= shape[axis];
-  Tensor result = Tensor::empty(Shape(extents), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
-    if (bias.defined()) {
-      kernels::repeat_row(rows, out, bias.value().data<T>(), result.data<T>());
-    }
-    kernels::gemm(Transpose::no, Transpose::yes, rows, out, in, x.value().data<T>(),
-                  weight.value().data<T>(), result.data<T>(), bias.defined());
-  });
-  std::vector<Variable> inputs{x, weight};
-  if (bias.defined()) inputs.push_back(bias);
-  return record(
-      result, std::move(inputs),
-      [input = x.value(), w = weight.value(), rows, in, out](const Tensor& gradient, Slots slots) {
-        dispatch_floating(gradient.dtype(), [&]<class T>() {
-          const T* g = gradient.data<T>();
-          if (slots.size() > 2 && slots[2].wanted()) {
-            slots[2].receive([&](Tensor& target, bool accumulate) {
-              kernels::sum_rows(rows, out, g, target.data<T>(), accumulate);
-            });
-          }
-          if (slots[1].wanted()) {
-            slots[1].receive([&](Tensor& target, bool accumulate) {
-              kernels::gemm(Transpose::yes, Transpose::no, out, in, rows, g, input.data<T>(),
-                            target.data<T>(), accumulate);
-            });
-          }
-          if (slots[0].wanted()) {
-            slots[0].receive([&](Tensor& target, bool accumulate) {
-              kernels::gemm(Transpose::no, Transpose::no, rows, in, out, g, w.data<T>(),
-                            target.data<T>(), accumulate);
-            });
-          }
-        });
-      });
-}
-
 Variable exp(const Variable& x) {
-  return unary(x, map(kernels::Unary::exp, x.value()), [](auto, auto y) { return y; });
+  Tensor result = Tensor::empty(x.shape(), x.dtype());
+  dispatch_floating(
+      x.dtype(), [&]<class T>() { kernels::exp(x.size(), x.value().data<T>(), result.data<T>()); });
+  return unary(x, result, [](auto, auto y) { return y; });
 }
 
 Variable log(const Variable& x) {
-  return unary(x, map(kernels::Unary::log, x.value()), [](auto v, auto) { return 1 / v; });
+  Tensor result = Tensor::empty(x.shape(), x.dtype());
+  dispatch_floating(
+      x.dtype(), [&]<class T>() { kernels::log(x.size(), x.value().data<T>(), result.data<T>()); });
+  return unary(x, result, [](auto v, auto) { return 1 / v; });
 }
 
-Variable relu(const Variable& x) {
-  return record(elementwise([](auto v) { return v < 0 ? decltype(v){0} : v; }, x.value()), {x},
-                [input = x.value()](const Tensor& gradient, Slots slots) {
-                  // Not g · 0, which is NaN for an infinite g.
-                  receive(
-                      slots[0], [](auto g, auto v) { return v > 0 ? g : decltype(g){0}; }, gradient,
-                      input);
-                });
+namespace {
+
+Variable activated(const Variable& x, Activation f) {
+  Tensor result = Tensor::empty(x.shape(), x.dtype());
+  dispatch_floating(x.dtype(), [&]<class T>() {
+    kernels::activate(f, x.size(), x.value().data<T>(), result.data<T>());
+  });
+  return record(result, {x}, [result, f](const Tensor& gradient, Slots slots) {
+    slots[0].receive([&](Tensor& target, bool accumulate) {
+      dispatch_floating(gradient.dtype(), [&]<class T>() {
+        kernels::activation_gradient(f, result.size(), result.data<T>(), gradient.data<T>(),
+                                     target.data<T>(), accumulate);
+      });
+    });
+  });
 }
 
-Variable tanh(const Variable& x) {
-  return unary(x, map(kernels::Unary::tanh, x.value()), [](auto, auto y) { return 1 - y * y; });
-}
+}  // namespace
 
-Variable sigmoid(const Variable& x) {
-  return unary(x, map(kernels::Unary::sigmoid, x.value()),
-               [](auto, auto y) { return y * (1 - y); });
-}
+Variable relu(const Variable& x) { return activated(x, Activation::relu); }
+Variable tanh(const Variable& x) { return activated(x, Activation::tanh); }
+Variable sigmoid(const Variable& x) { return activated(x, Activation::sigmoid); }
 
 Variable gelu(const Variable& x) {
   const auto distribution = []<class T>(T v) {
@@ -311,12 +219,29 @@ Variable dropout(const Variable& x, double p, RandomKey key) {
 }
 
 Variable mean_squared_error(const Variable& prediction, const Variable& target) {
-  const Variable difference = prediction - target;
-  return mean(difference * difference);
+  check_same(prediction.value(), target.value(), "mean_squared_error");
+  const Tensor difference =
+      elementwise([](auto x, auto y) { return x - y; }, prediction.value(), target.value());
+  const double factor = one_over(difference.size());
+  const double total = dispatch_floating(difference.dtype(), [&]<class T>() {
+    return kernels::sum_squares(difference.size(), difference.data<T>());
+  });
+  return record(Tensor::full({}, factor * total, difference.dtype()), {prediction, target},
+                [difference, factor](const Tensor& gradient, Slots slots) {
+                  const double slope = 2 * factor * gradient.item();
+                  const auto scaled = [](double by) {
+                    return [by](auto d) { return static_cast<decltype(d)>(by) * d; };
+                  };
+                  receive(slots[0], scaled(slope), difference);
+                  receive(slots[1], scaled(-slope), difference);
+                });
 }
 
 Variable cross_entropy(const Variable& logits, const Tensor& labels) {
-  check_matrix(logits.value(), "cross_entropy: logits");
+  if (logits.shape().rank() != 2) {
+    throw ShapeError(fmt::format("cross_entropy: logits: expected a matrix, found shape {}",
+                                 to_string(logits.shape())));
+  }
   const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
   if (labels.shape() != Shape{rows}) {
     throw ShapeError(fmt::format("cross_entropy: expected labels of shape ({}), found {}", rows,

@@ -54,6 +54,7 @@ struct VariableState : std::enable_shared_from_this<VariableState> {
   bool reached = false;      // a contribution has come
 
   static const std::shared_ptr<VariableState>& of(const Variable& variable);
+  static std::shared_ptr<VariableState> take(Variable&& variable) noexcept;
   static Parameter wrap(std::shared_ptr<VariableState> parameter);
 };
 

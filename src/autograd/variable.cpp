@@ -6,6 +6,7 @@
 
 #include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
+#include "tensor/memory_pool.hpp"
 
 namespace lockstep {
 
@@ -16,7 +17,7 @@ Variable::Variable(Tensor value, bool requires_grad) {
     throw DTypeError(
         fmt::format("only f32 and f64 can have a gradient, found {}", to_string(value.dtype())));
   }
-  state_ = std::make_shared<VariableState>();
+  state_ = std::allocate_shared<VariableState>(memory_pool::Allocator<VariableState>());
   state_->value = std::move(value);
   state_->flags->requires_grad = requires_grad;
 }
@@ -58,6 +59,10 @@ const std::shared_ptr<VariableState>& VariableState::of(const Variable& variable
   return variable.state_;
 }
 
+std::shared_ptr<VariableState> VariableState::take(Variable&& variable) noexcept {
+  return std::move(variable.state_);
+}
+
 Parameter VariableState::wrap(std::shared_ptr<VariableState> parameter) {
   Parameter handle;
   handle.state_ = std::move(parameter);
@@ -67,13 +72,13 @@ Parameter VariableState::wrap(std::shared_ptr<VariableState> parameter) {
 Variable record(Tensor value, std::vector<Variable> inputs, Backward backward) {
   Variable result(std::move(value));
   if (!recording()) return result;
-  auto operation = std::make_shared<Operation>();
+  auto operation = std::allocate_shared<Operation>(memory_pool::Allocator<Operation>());
   operation->inputs.reserve(inputs.size());
   bool needed = false;
-  for (const Variable& input : inputs) {
-    const auto& state = VariableState::of(input);
-    needed |= state->flags->requires_grad;
-    operation->inputs.push_back(state->flags->requires_grad ? state : nullptr);
+  for (Variable& input : inputs) {
+    const bool wanted = VariableState::of(input)->flags->requires_grad;
+    needed |= wanted;
+    operation->inputs.push_back(wanted ? VariableState::take(std::move(input)) : nullptr);
   }
   if (!needed) return result;
   operation->backward = std::move(backward);

@@ -75,15 +75,16 @@ void scale(std::size_t n, A factor, A* x) {
   for (std::size_t i = 0; i < n; ++i) x[i] = static_cast<A>(x[i] * factor);
 }
 
+// Whether to multiply by the inverse gives the same, and takes less time.
+bool has_exact_inverse(double divisor) {
+  int exponent = 0;
+  return std::abs(std::frexp(divisor, &exponent)) == 0.5;
+}
+
 template <class A>
 void divide(std::size_t n, double divisor, A* x) {
   if (std::is_integral_v<A> || divisor == 1) return;
-  // The inverse of a power of two is exact, and multiplication faster.
-  int exponent = 0;
-  if (std::abs(std::frexp(divisor, &exponent)) == 0.5) {
-    scale(n, static_cast<A>(1 / divisor), x);
-    return;
-  }
+  if (has_exact_inverse(divisor)) return scale(n, static_cast<A>(1 / divisor), x);
   const auto by = static_cast<A>(divisor);
   for (std::size_t i = 0; i < n; ++i) x[i] = static_cast<A>(x[i] / by);
 }
@@ -160,14 +161,11 @@ void for_blocks(std::size_t count, std::span<A* const> outputs, Block block) {
   }
 }
 
-// The most common case by far, without a block between.
+// The most common case by far, in one pass: (weight_a · a + weight_b · b) · factor.
 template <class A>
-void add_two(std::size_t n, const A* a, const A* b, A* result) {
-  for (std::size_t i = 0; i < n; ++i) result[i] = static_cast<A>(a[i] + b[i]);
-}
-template <class A>
-void add_two_halved(std::size_t n, const A* a, const A* b, A* result) {
-  for (std::size_t i = 0; i < n; ++i) result[i] = (a[i] + b[i]) * A{0.5};
+void mean_of_two(std::size_t n, A weight_a, const A* a, A weight_b, const A* b, A factor,
+                 A* result) {
+  for (std::size_t i = 0; i < n; ++i) result[i] = (weight_a * a[i] + weight_b * b[i]) * factor;
 }
 
 template <class Function>
@@ -208,13 +206,11 @@ void to_result(std::size_t count, std::span<const Operand> operands, const SumOr
   using A = Accumulator<T>;
   if constexpr (std::is_same_v<S, T> && std::is_same_v<T, A> && std::is_same_v<Op, Add> &&
                 std::is_floating_point_v<T>) {
-    const auto& steps = order.steps;
-    if (steps.size() == 2 && order.outputs == 1 && (divisor == 1 || divisor == 2)) {
-      const Operand &first = operands[steps[0].input], &second = operands[steps[1].input];
-      if (first.weight == 1 && second.weight == 1) {
-        const auto *a = static_cast<const T*>(first.data), *b = static_cast<const T*>(second.data);
-        return divisor == 1 ? add_two(count, a, b, result) : add_two_halved(count, a, b, result);
-      }
+    if (order.steps.size() == 2 && order.outputs == 1 && has_exact_inverse(divisor)) {
+      const Operand &a = operands[order.steps[0].input], &b = operands[order.steps[1].input];
+      return mean_of_two(count, static_cast<T>(a.weight), static_cast<const T*>(a.data),
+                         static_cast<T>(b.weight), static_cast<const T*>(b.data),
+                         static_cast<T>(1 / divisor), result);
     }
   }
   const auto finish = [&](std::size_t begin, std::size_t n, A* const* levels) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <typeinfo>
 
 #include "autograd/window_options.hpp"
 #include "lockstep/autograd/operations.hpp"
@@ -37,7 +38,9 @@ void Linear::visit(Visitor& visitor) {
 
 void Linear::reset_parameters(RandomKey key) { reset(weight, bias, key); }
 
-Variable Linear::forward(const Variable& x) { return linear(x, weight, bias); }
+Variable Linear::forward(const Variable& x) { return forward(x, Activation::none); }
+
+Variable Linear::forward(const Variable& x, Activation f) { return linear(x, weight, bias, f); }
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, Size2d kernel, const Conv2dOptions& options)
     : options_{.stride = options.stride, .padding = options.padding} {
@@ -54,7 +57,11 @@ void Conv2d::visit(Visitor& visitor) {
 
 void Conv2d::reset_parameters(RandomKey key) { reset(weight, bias, key); }
 
-Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, bias, options_); }
+Variable Conv2d::forward(const Variable& x) { return forward(x, Activation::none); }
+
+Variable Conv2d::forward(const Variable& x, Activation f) {
+  return conv2d(x, weight, bias, options_, f);
+}
 
 MaxPool2d::MaxPool2d(Size2d kernel, const PoolingOptions& options)
     : kernel_(kernel), options_(options) {
@@ -92,9 +99,39 @@ void Sequential::visit(Visitor& visitor) {
   for (std::size_t i = 0; i < modules_.size(); ++i) visitor(std::to_string(i), *modules_[i]);
 }
 
+namespace {
+
+// The module as an M, and not as what is derived from it, which may compute something else.
+template <class M>
+M* exactly(Module& module) {
+  return typeid(module) == typeid(M) ? static_cast<M*>(&module) : nullptr;
+}
+
+Activation activation_of(Module& module) {
+  if (exactly<ReLU>(module) != nullptr) return Activation::relu;
+  if (exactly<Tanh>(module) != nullptr) return Activation::tanh;
+  if (exactly<Sigmoid>(module) != nullptr) return Activation::sigmoid;
+  return Activation::none;
+}
+
+}  // namespace
+
 Variable Sequential::forward(const Variable& x) {
   Variable y = x;
-  for (const auto& module : modules_) y = module->forward(y);
+  for (std::size_t i = 0; i < modules_.size(); ++i) {
+    Module& module = *modules_[i];
+    const Activation f =
+        i + 1 < modules_.size() ? activation_of(*modules_[i + 1]) : Activation::none;
+    if (auto* const linear = exactly<Linear>(module); linear != nullptr) {
+      y = linear->forward(y, f);
+    } else if (auto* const conv2d = exactly<Conv2d>(module); conv2d != nullptr) {
+      y = conv2d->forward(y, f);
+    } else {
+      y = module.forward(y);
+      continue;
+    }
+    if (f != Activation::none) ++i;
+  }
   return y;
 }
 

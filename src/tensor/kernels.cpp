@@ -111,15 +111,37 @@ void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int
 }
 
 template <class T>
-void map(Unary function, std::int64_t n, const T* x, T* y) {
-  switch (function) {
-    case Unary::exp:
-      return map_blocks(n, x, y, [](const Block<T>& v) { return exponential<T>(v); });
-    case Unary::log:
-      return map_blocks(n, x, y, [](const auto& v) { return v.log(); });
-    case Unary::tanh:
+void exp(std::int64_t n, const T* x, T* y) {
+  map_blocks(n, x, y, [](const Block<T>& v) { return exponential<T>(v); });
+}
+
+template <class T>
+void log(std::int64_t n, const T* x, T* y) {
+  map_blocks(n, x, y, [](const auto& v) { return v.log(); });
+}
+
+namespace {
+
+// NaN stays NaN.
+template <class T>
+T positive(T x) {
+  return x < 0 ? T{0} : x;
+}
+
+}  // namespace
+
+template <class T>
+void activate(Activation f, std::int64_t n, const T* x, T* y) {
+  switch (f) {
+    case Activation::none:
+      if (x != y) std::copy_n(x, n, y);
+      return;
+    case Activation::relu:
+      for (std::int64_t i = 0; i < n; ++i) y[i] = positive(x[i]);
+      return;
+    case Activation::tanh:
       return map_blocks(n, x, y, [](const auto& v) { return v.tanh(); });
-    case Unary::sigmoid:
+    case Activation::sigmoid:
       return map_blocks(n, x, y, [](const auto& v) { return T{1} / (T{1} + (-v).exp()); });
   }
 }
@@ -146,9 +168,67 @@ void sum_rows(std::int64_t rows, std::int64_t columns, const T* x, T* y, bool ac
   for (std::int64_t row = 0; row < rows; ++row) add_scaled(columns, T{1}, x + row * columns, y);
 }
 
+namespace {
+
+// Of each row of y, f(y[j] + bias(row, j)).
+template <class T, class Bias>
+void add_bias(Activation f, std::int64_t rows, std::int64_t columns, Bias bias, T* y) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    T* out = y + row * columns;
+    if (f == Activation::relu) {
+      for (std::int64_t j = 0; j < columns; ++j) out[j] = positive(out[j] + bias(row, j));
+    } else {
+      for (std::int64_t j = 0; j < columns; ++j) out[j] += bias(row, j);
+    }
+  }
+  if (f != Activation::relu) activate(f, rows * columns, y, y);
+}
+
+}  // namespace
+
 template <class T>
-void repeat_row(std::int64_t rows, std::int64_t columns, const T* bias, T* y) {
-  for (std::int64_t row = 0; row < rows; ++row) std::copy_n(bias, columns, y + row * columns);
+void activate_rows(Activation f, std::int64_t rows, std::int64_t columns, const T* bias, T* y) {
+  add_bias(
+      f, rows, columns, [bias](std::int64_t, std::int64_t j) { return bias[j]; }, y);
+}
+
+template <class T>
+void activate_columns(Activation f, std::int64_t rows, std::int64_t columns, const T* bias, T* y) {
+  add_bias(
+      f, rows, columns, [bias](std::int64_t row, std::int64_t) { return bias[row]; }, y);
+}
+
+namespace {
+
+template <class T, class F>
+void store(std::int64_t n, T* x, bool accumulate, F f) {
+  if (accumulate) {
+    for (std::int64_t i = 0; i < n; ++i) x[i] += f(i);
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) x[i] = f(i);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void activation_gradient(Activation f, std::int64_t n, const T* y, const T* dy, T* dx,
+                         bool accumulate) {
+  const auto one = [=](std::int64_t i) { return dy[i]; };
+  // Not dy · 0, which is NaN for an infinite dy.
+  const auto step = [=](std::int64_t i) { return y[i] > 0 ? dy[i] : T{0}; };
+  const auto tanh = [=](std::int64_t i) { return dy[i] * (1 - y[i] * y[i]); };
+  const auto sigmoid = [=](std::int64_t i) { return dy[i] * (y[i] * (1 - y[i])); };
+  switch (f) {
+    case Activation::none:
+      return store(n, dx, accumulate, one);
+    case Activation::relu:
+      return store(n, dx, accumulate, step);
+    case Activation::tanh:
+      return store(n, dx, accumulate, tanh);
+    case Activation::sigmoid:
+      return store(n, dx, accumulate, sigmoid);
+  }
 }
 
 template <class T>
@@ -185,12 +265,16 @@ double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* l
 #define LOCKSTEP_INSTANTIATE(T)                                                                   \
   template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*, \
                         const T*, T*, bool);                                                      \
-  template void map<T>(Unary, std::int64_t, const T*, T*);                                        \
+  template void exp<T>(std::int64_t, const T*, T*);                                               \
+  template void log<T>(std::int64_t, const T*, T*);                                               \
   template double sum<T>(std::int64_t, const T*);                                                 \
   template double sum_squares<T>(std::int64_t, const T*);                                         \
   template double dot<T>(std::int64_t, const T*, const T*);                                       \
   template void sum_rows<T>(std::int64_t, std::int64_t, const T*, T*, bool);                      \
-  template void repeat_row<T>(std::int64_t, std::int64_t, const T*, T*);                          \
+  template void activate<T>(Activation, std::int64_t, const T*, T*);                              \
+  template void activate_rows<T>(Activation, std::int64_t, std::int64_t, const T*, T*);           \
+  template void activate_columns<T>(Activation, std::int64_t, std::int64_t, const T*, T*);        \
+  template void activation_gradient<T>(Activation, std::int64_t, const T*, const T*, T*, bool);   \
   template void add_scaled<T>(std::int64_t, T, const T*, T*);                                     \
   template void move_towards<T>(std::int64_t, T, const T*, T*);                                   \
   template void scale<T>(std::int64_t, T, T*);                                                    \

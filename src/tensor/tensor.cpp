@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "lockstep/core/error.hpp"
 #include "tensor/dispatch.hpp"
+#include "tensor/memory_pool.hpp"
 
 namespace lockstep {
+
+static_assert(Tensor::alignment == memory_pool::alignment);
 
 Tensor Tensor::empty(const Shape& shape, DType dtype) {
   constexpr std::size_t largest = std::numeric_limits<std::size_t>::max() / 2;
@@ -22,10 +24,11 @@ Tensor Tensor::empty(const Shape& shape, DType dtype) {
   tensor.shape_ = shape;
   tensor.size_ = shape.size();
   tensor.dtype_ = dtype;
-  const std::size_t padded = (tensor.bytes() / alignment + 1) * alignment;
-  void* memory = ::operator new (padded, std::align_val_t{alignment});
+  const std::size_t bytes = tensor.bytes();
+  void* memory = memory_pool::allocate(bytes);
   tensor.owner_ = std::shared_ptr<void>(
-      memory, [](void* pointer) { ::operator delete (pointer, std::align_val_t{alignment}); });
+      memory, [bytes](void* pointer) { memory_pool::release(pointer, bytes); },
+      memory_pool::Allocator<std::byte>());
   tensor.data_ = static_cast<std::byte*>(memory);
   return tensor;
 }

@@ -7,7 +7,8 @@
 #include <limits>
 #include <vector>
 
-#include "lockstep/tensor/random.hpp"
+#include "lockstep/tensor/tensor.hpp"
+#include "tensor/kernel_fixture.hpp"
 #include "testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
@@ -15,31 +16,12 @@ LOCKSTEP_TEST_RANKS(1);
 namespace lockstep {
 
 using kernels::Transpose;
-using kernels::Unary;
+using testing::draw;
+using testing::Kernels;
+using testing::same_bits;
 
-template <class T>
-class Kernels : public ::testing::Test {
- protected:
-  static constexpr T infinity = std::numeric_limits<T>::infinity();
-  static constexpr T nan = std::numeric_limits<T>::quiet_NaN();
-  static constexpr double epsilon = std::numeric_limits<T>::epsilon();
-};
 using Floating = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(Kernels, Floating);
-
-template <class T>
-std::vector<T> draw(std::int64_t n, std::uint64_t seed, double low = -1, double high = 1) {
-  std::vector<T> numbers(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    numbers[i] = static_cast<T>(low + (high - low) * RandomKey(seed).uniform(i));
-  }
-  return numbers;
-}
-
-template <class T>
-bool same_bits(const T* a, const T* b, std::size_t n) {
-  return n == 0 || std::memcmp(a, b, n * sizeof(T)) == 0;
-}
 
 // A copy of numbers that starts `offset` elements after a 64-byte boundary.
 template <class T>
@@ -151,92 +133,6 @@ TYPED_TEST(Kernels, gemm_lets_nan_and_infinity_through) {
   }
 }
 
-double reference(Unary function, double x) {
-  switch (function) {
-    case Unary::exp:
-      return std::exp(x);
-    case Unary::log:
-      return std::log(x);
-    case Unary::tanh:
-      return std::tanh(x);
-    case Unary::sigmoid:
-      return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
-  }
-  return 0;
-}
-
-constexpr Unary all_unary[] = {Unary::exp, Unary::log, Unary::tanh, Unary::sigmoid};
-
-TYPED_TEST(Kernels, map_is_accurate_to_a_few_bits) {
-  using T = TypeParam;
-  for (const Unary function : all_unary) {
-    std::vector<T> x = draw<T>(1000, 4, function == Unary::log ? 1e-6 : -20, 20);
-    for (T tiny = T{1e-3F}; tiny > std::numeric_limits<T>::min() * 4; tiny /= 10) {
-      x.push_back(tiny);
-      if (function != Unary::log) x.push_back(-tiny);
-    }
-    std::vector<T> y(x.size());
-    kernels::map(function, static_cast<std::int64_t>(x.size()), x.data(), y.data());
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      const double expected = reference(function, static_cast<double>(x[i]));
-      const double scale =
-          function == Unary::log ? std::max(1.0, std::abs(expected)) : std::abs(expected);
-      ASSERT_NEAR(static_cast<double>(y[i]), expected, 8 * this->epsilon * scale)
-          << "function " << static_cast<int>(function) << " of " << x[i];
-    }
-  }
-}
-
-TYPED_TEST(Kernels, map_gives_an_element_the_same_bits_at_every_place) {
-  using T = TypeParam;
-  for (const Unary function : all_unary) {
-    const std::vector<T> x = draw<T>(70, 5, 0.01, 9);
-    std::vector<T> alone(x.size());
-    for (std::size_t i = 0; i < x.size(); ++i) kernels::map(function, 1, &x[i], &alone[i]);
-    for (std::size_t begin = 0; begin < 20; ++begin) {
-      for (const std::size_t n : {1U, 7U, 16U, 33U, 50U}) {
-        std::vector<T> y(n);
-        kernels::map(function, static_cast<std::int64_t>(n), x.data() + begin, y.data());
-        ASSERT_TRUE(same_bits(y.data(), alone.data() + begin, n))
-            << "function " << static_cast<int>(function) << " begin " << begin << " n " << n;
-      }
-    }
-    std::vector<T> in_place = x;
-    kernels::map(function, static_cast<std::int64_t>(x.size()), in_place.data(), in_place.data());
-    EXPECT_TRUE(same_bits(in_place.data(), alone.data(), x.size()));
-  }
-}
-
-TYPED_TEST(Kernels, map_knows_the_limits) {
-  using T = TypeParam;
-  const auto of = [](Unary function, T x) {
-    // Among finite neighbours, in the middle of a block.
-    std::vector<T> block(40, T{1});
-    block[9] = x;
-    kernels::map(function, 40, block.data(), block.data());
-    EXPECT_TRUE(std::isfinite(block[8]));
-    EXPECT_TRUE(std::isfinite(block[10]));
-    return block[9];
-  };
-  for (const Unary function : all_unary) EXPECT_TRUE(std::isnan(of(function, this->nan)));
-  const T largest = std::numeric_limits<T>::max();
-  EXPECT_EQ(of(Unary::exp, this->infinity), this->infinity);
-  EXPECT_EQ(of(Unary::exp, largest), this->infinity);
-  EXPECT_EQ(of(Unary::exp, -this->infinity), 0);
-  EXPECT_EQ(of(Unary::exp, -largest), 0);
-  EXPECT_EQ(of(Unary::exp, 0), 1);
-  EXPECT_EQ(of(Unary::log, this->infinity), this->infinity);
-  EXPECT_EQ(of(Unary::log, 0), -this->infinity);
-  EXPECT_TRUE(std::isnan(of(Unary::log, -1)));
-  EXPECT_EQ(of(Unary::log, 1), 0);
-  EXPECT_EQ(of(Unary::tanh, this->infinity), 1);
-  EXPECT_EQ(of(Unary::tanh, -this->infinity), -1);
-  EXPECT_EQ(of(Unary::sigmoid, this->infinity), 1);
-  EXPECT_EQ(of(Unary::sigmoid, -this->infinity), 0);
-  EXPECT_EQ(of(Unary::sigmoid, -largest), 0);
-  EXPECT_EQ(of(Unary::sigmoid, 0), T{0.5F});
-}
-
 TYPED_TEST(Kernels, sum_does_not_depend_on_the_address) {
   using T = TypeParam;
   for (const std::int64_t n : {0, 1, 15, 16, 17, 100, 1024, 1025, 5000}) {
@@ -271,7 +167,7 @@ TYPED_TEST(Kernels, sum_lets_nan_and_infinity_through) {
   }
 }
 
-TYPED_TEST(Kernels, rows_are_summed_repeated_and_scaled) {
+TYPED_TEST(Kernels, rows_are_summed_and_scaled) {
   using T = TypeParam;
   const std::vector<T> x{1, 2, 3, 4, 5, 6};
   std::vector<T> y{10, 20, 30};
@@ -281,13 +177,11 @@ TYPED_TEST(Kernels, rows_are_summed_repeated_and_scaled) {
   EXPECT_EQ(y, (std::vector<T>{5, 7, 9}));
   kernels::sum_rows(0, 3, x.data(), y.data(), false);
   EXPECT_EQ(y, (std::vector<T>{0, 0, 0}));
-  std::vector<T> repeated(6);
-  kernels::repeat_row(2, 3, x.data(), repeated.data());
-  EXPECT_EQ(repeated, (std::vector<T>{1, 2, 3, 1, 2, 3}));
-  kernels::add_scaled(6, T{2}, x.data(), repeated.data());
-  EXPECT_EQ(repeated, (std::vector<T>{3, 6, 9, 9, 12, 15}));
-  kernels::scale(6, T{-1}, repeated.data());
-  EXPECT_EQ(repeated, (std::vector<T>{-3, -6, -9, -9, -12, -15}));
+  std::vector<T> scaled{1, 2, 3, 1, 2, 3};
+  kernels::add_scaled(6, T{2}, x.data(), scaled.data());
+  EXPECT_EQ(scaled, (std::vector<T>{3, 6, 9, 9, 12, 15}));
+  kernels::scale(6, T{-1}, scaled.data());
+  EXPECT_EQ(scaled, (std::vector<T>{-3, -6, -9, -9, -12, -15}));
 }
 
 TYPED_TEST(Kernels, softmax_cross_entropy_is_that_of_the_definition) {

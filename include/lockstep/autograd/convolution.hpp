@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "lockstep/autograd/variable.hpp"
+#include "lockstep/tensor/activation.hpp"
 
 // Differentiable operations on images, x of shape (n, channels, height, width), as f32 or f64; operands
 // of two dtypes are a DTypeError. What becomes of a sample does not depend on the others of its batch,
@@ -28,11 +29,11 @@ struct ConvolutionOptions {
 /// The convolution (without a flip of the kernel, as in PyTorch) of x of (n, in, h, w) by a weight of
 /// (out, in, kh, kw), plus a bias of (out) or undefined: of (n, out, h', w') with
 /// h' = ⌊(h + 2 · padding - kh) / stride⌋ + 1, and w' alike. Needs memory for in · kh · kw · h' · w'
-/// numbers, whatever n is: Chellapilla, Puri, Simard, "High performance convolutional neural networks
+/// numbers and padded images, whatever n is: Chellapilla, Puri, Simard, "High performance convolutional neural networks
 /// for document processing", 2006. ShapeError where these do not fit, or a kernel is larger than the
-/// padded image; OptionError unless stride ≥ 1 and 0 ≤ padding < 2³¹.
+/// padded image; OptionError unless stride ≥ 1 and 0 ≤ padding < 2³¹. With f, its values of that.
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
-                const ConvolutionOptions& options = {});
+                const ConvolutionOptions& options = {}, Activation f = Activation::none);
 
 struct PoolingOptions {
   std::optional<Size2d> stride = std::nullopt;  ///< by default the kernel; a pair is Size2d(2, 1)
@@ -42,7 +43,8 @@ struct PoolingOptions {
 /// The maximum of each window of the kernel's size in x of (n, channels, h, w), with the sizes of
 /// conv2d. The gradient goes to the first of equal maxima, row by row. A window with NaN gives NaN,
 /// and the gradient to the last of them, as in PyTorch. ShapeError where a kernel is larger than the
-/// padded image; OptionError unless kernel ≥ 1, stride ≥ 1, and 0 ≤ padding ≤ kernel / 2.
+/// padded image, or an image has 2³¹ pixels; OptionError unless kernel ≥ 1, stride ≥ 1, and
+/// 0 ≤ padding ≤ kernel / 2.
 Variable max_pool2d(const Variable& x, Size2d kernel, const PoolingOptions& options = {});
 
 }  // namespace lockstep

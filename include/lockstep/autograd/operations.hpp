@@ -1,6 +1,7 @@
 #pragma once
 
 #include "lockstep/autograd/variable.hpp"
+#include "lockstep/tensor/activation.hpp"
 #include "lockstep/tensor/random.hpp"
 
 // Differentiable operations on f32 and f64. Two operands must agree in shape and dtype (ShapeError,
@@ -24,8 +25,10 @@ Variable operator/(const Variable& x, double scalar);
 /// Product of an m × k and a k × n matrix.
 Variable matmul(const Variable& a, const Variable& b);
 
-/// y = x · weightᵀ + bias, with x of (…, in), weight of (out, in), and bias of (out) or undefined.
-Variable linear(const Variable& x, const Variable& weight, const Variable& bias);
+/// y = f(x · weightᵀ + bias), with x of (…, in), weight of (out, in), and bias of (out) or undefined.
+/// With f it has the bits of the two operations one after the other.
+Variable linear(const Variable& x, const Variable& weight, const Variable& bias,
+                Activation f = Activation::none);
 
 Variable exp(const Variable& x);
 Variable log(const Variable& x);

@@ -25,6 +25,8 @@ class Linear : public Module {
 
   void visit(Visitor& visitor) override;
   Variable forward(const Variable& x) override;
+  /// f(y), as the activation f after this layer would give it.
+  Variable forward(const Variable& x, Activation f);
 
   Parameter weight;  ///< (out, in)
   Parameter bias;    ///< (out); undefined without a bias
@@ -48,6 +50,8 @@ class Conv2d : public Module {
 
   void visit(Visitor& visitor) override;
   Variable forward(const Variable& x) override;
+  /// f(y), as the activation f after this layer would give it.
+  Variable forward(const Variable& x, Activation f);
 
   Parameter weight;  ///< (out, in, kh, kw)
   Parameter bias;    ///< (out); undefined without a bias
@@ -114,7 +118,8 @@ class Flatten : public Module {
   Variable forward(const Variable& x) override;
 };
 
-/// Modules one after another, named "0", "1", … Copies share them.
+/// Modules one after another, named "0", "1", … Copies share them. A Linear or Conv2d and the ReLU,
+/// Tanh or Sigmoid after it are one operation, of the same bits.
 class Sequential : public Module {
  public:
   template <class... Modules>

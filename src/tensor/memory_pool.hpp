@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+
+namespace lockstep::memory_pool {
+
+/// Blocks begin at boundaries of so many bytes, and have a multiple of them.
+inline constexpr std::size_t alignment = 64;
+
+/// Memory with arbitrary contents, which a block that this thread has released before may be: a
+/// training step asks for the same sizes again and again, and what is new costs a page fault each
+/// 4 KiB. std::bad_alloc where there is none.
+void* allocate(std::size_t bytes);
+
+/// Takes back what allocate(bytes) has given, on any thread. Each keeps at most 256 MiB, in blocks of
+/// at most 32 MiB, until it ends.
+void release(void* memory, std::size_t bytes) noexcept;
+
+/// For the parts of a graph that operations record.
+template <class T>
+struct Allocator {
+  using value_type = T;
+  static_assert(alignof(T) <= alignment);
+
+  Allocator() = default;
+  template <class U>
+  Allocator(const Allocator<U>&) noexcept {}  // NOLINT: allocators convert
+
+  T* allocate(std::size_t count) {
+    return static_cast<T*>(memory_pool::allocate(count * sizeof(T)));
+  }
+  void deallocate(T* memory, std::size_t count) noexcept {
+    memory_pool::release(memory, count * sizeof(T));
+  }
+  friend bool operator==(const Allocator&, const Allocator&) = default;
+};
+
+}  // namespace lockstep::memory_pool
