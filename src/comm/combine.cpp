@@ -26,7 +26,12 @@ using Accumulator =
 struct Add {
   template <class A>
   A operator()(A a, A b) const {
-    return static_cast<A>(a + b);
+    if constexpr (std::is_integral_v<A>) {  // wraps
+      using Unsigned = std::make_unsigned_t<A>;
+      return static_cast<A>(static_cast<Unsigned>(a) + static_cast<Unsigned>(b));
+    } else {
+      return a + b;
+    }
   }
 };
 struct Larger {

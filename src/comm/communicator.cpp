@@ -161,11 +161,10 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
   }
   // The whole length is a part of the fingerprint of each piece.
   const auto reduce = [&](std::byte* data, std::size_t bytes) {
+    const std::size_t lines = comm::whole_lines(std::max<std::size_t>(bytes, 1));
     if (bytes > 0) std::memcpy(own.reduction->segment(), data, bytes);
-    const comm::Piece piece{.element = comm::element_of<T>,
-                            .op = op,
-                            .offset = 0,
-                            .bytes = comm::whole_lines(std::max<std::size_t>(bytes, 1))};
+    std::memset(own.reduction->segment() + bytes, 0, lines - bytes);
+    const comm::Piece piece{.element = comm::element_of<T>, .op = op, .offset = 0, .bytes = lines};
     own.reduction->start(
         {.pieces = {&piece, 1}, .count = values.size(), .average = op == ReduceOp::mean});
     own.reduction->wait();
@@ -176,7 +175,7 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
   constexpr bool has_mpi_type = !std::is_same_v<T, float16> && !std::is_same_v<T, bfloat16>;
   if constexpr (has_mpi_type) {
     if (bytes > Duplicate::staging_bytes) {
-      reduce(nullptr, 0);  // compares what the ranks are going to do
+      reduce(data, 0);  // compares what the ranks are going to do
       in_pieces(values.size(), [&](std::size_t offset, int count) {
         check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(),
                                 mpi_op(op), communicator),

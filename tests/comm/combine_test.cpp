@@ -316,6 +316,20 @@ TEST(Combine, integers_keep_every_bit) {
   EXPECT_EQ(sum, (std::vector{a[0] + b[0], std::numeric_limits<std::int64_t>::max()}));
 }
 
+TEST(Combine, sums_of_integers_wrap) {
+  constexpr auto largest = std::numeric_limits<std::int64_t>::max();
+  const std::vector<std::int64_t> a{largest, -largest, 3}, b{1, -2, 4};
+  const std::vector<Operand> operands{{.data = a.data()}, {.data = b.data()}};
+  std::vector<std::int64_t> sum(3);
+  combine_and_conclude(Element::i64, ReduceOp::sum, 3, operands, SumOrder::chain(2), 1, sum.data());
+  EXPECT_EQ(sum, (std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(), largest, 7}));
+  const std::vector<std::uint8_t> c{200}, d{100};
+  const std::vector<Operand> small{{.data = c.data()}, {.data = d.data()}};
+  std::uint8_t byte = 0;
+  combine_and_conclude(Element::u8, ReduceOp::sum, 1, small, SumOrder::chain(2), 1, &byte);
+  EXPECT_EQ(byte, 44);
+}
+
 TEST(Combine, element_sizes_are_those_of_the_types) {
   EXPECT_EQ(item_size(Element::f32), 4U);
   EXPECT_EQ(item_size(Element::f64), 8U);

@@ -1,5 +1,5 @@
 // A host that has its own MPI, for host_test.py: it ends MPI, still reads what it has reduced, and
-// drops the objects of lockstep then. Arguments: shared or ordinary memory; how many nodes to see;
+// drops the objects of lockstep then, gradient reducers among them. Arguments: shared or ordinary memory; how many nodes to see;
 // and how the objects end.
 #include <mpi.h>
 
@@ -12,9 +12,14 @@
 
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/comm/shared_buffer.hpp"
+#include "lockstep/parallel/gradient_reducer.hpp"
 
 using lockstep::Communicator;
+using lockstep::GradientReducer;
+using lockstep::NamedParameter;
+using lockstep::Parameter;
 using lockstep::SharedBuffer;
+using lockstep::Tensor;
 
 namespace {
 
@@ -23,11 +28,23 @@ constexpr std::size_t size = 30000;
 struct Reduced {
   std::unique_ptr<Communicator> ranks;
   std::unique_ptr<SharedBuffer<double>> buffer;
+  std::vector<NamedParameter> parameters;
+  std::unique_ptr<GradientReducer> reducer;
 };
+
+void compute_gradients(Reduced& one, std::size_t parameters) {
+  for (std::size_t i = 0; i < parameters; ++i) {
+    Parameter& parameter = one.parameters[i].parameter;
+    parameter.mutable_grad().fill(one.ranks->rank());
+    one.reducer->mark_ready(parameter);
+  }
+}
 
 bool has_sum(const Reduced& one, int size_of_job) {
   const double sum = size_of_job * (size_of_job + 1) / 2.0;
-  return std::all_of(one.buffer->result().begin(), one.buffer->result().end(),
+  const Tensor& gradient = one.parameters.front().parameter.grad();
+  return gradient.rows(size - 1, size).item() == (size_of_job - 1) / 2.0 &&
+         std::all_of(one.buffer->result().begin(), one.buffer->result().end(),
                      [&](double number) { return number == sum; });
 }
 
@@ -38,6 +55,13 @@ Reduced reduce(const lockstep::CommunicatorOptions& options) {
   std::fill(one.buffer->values().begin(), one.buffer->values().end(), one.ranks->rank() + 1.0);
   one.buffer->all_reduce();
   one.ranks->all_reduce(1.0);
+  for (const char* name : {"a", "b"}) {
+    one.parameters.emplace_back(Parameter(name, Tensor::zeros({size})));
+  }
+  one.reducer = std::make_unique<GradientReducer>(
+      one.parameters, *one.ranks, lockstep::GradientReducerOptions{.bucket_bytes = 1000});
+  compute_gradients(one, 2);
+  one.reducer->finish();
   return one;
 }
 
@@ -46,7 +70,9 @@ void drop(std::vector<Reduced>& all, int rank) {
   std::rotate(all.begin(), all.begin() + rank % static_cast<int>(all.size()), all.end());
   for (Reduced& one : all) {
     if (rank % 2 == 0) one.ranks.reset();
+    if (rank % 3 == 0) one.parameters.clear();
     one.buffer.reset();
+    one.reducer.reset();
     one.ranks.reset();
   }
 }
@@ -70,7 +96,10 @@ int main(int argc, char** argv) {
   if (end == "dropped-before") drop(all, rank);
   // Of what all ranks have announced, some is never waited for.
   if (end == "under-way") {
-    for (Reduced& one : all) one.buffer->start();
+    for (Reduced& one : all) {
+      one.buffer->start();
+      compute_gradients(one, 1);
+    }
   }
   MPI_Finalize();
   if (end != "dropped-before" && end != "under-way") {
