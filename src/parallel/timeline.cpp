@@ -52,6 +52,8 @@ void start_timeline(const std::filesystem::path& file, const Communicator& commu
   communicator.agree([&] {
     if (communicator.placement().node_rank == 0 && first_line(file) != mark) begin_file(file, mark);
   });
+  // Time 0 is when a rank begins, so all begin together: who has just left a barrier is in step.
+  for (int i = 0; i < 3; ++i) communicator.barrier();
   try {
     communicator.agree([&] { timeline::start(file, communicator.rank()); });
   } catch (const Error&) {

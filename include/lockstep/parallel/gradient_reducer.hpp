@@ -13,7 +13,7 @@ namespace lockstep {
 struct GradientReducerOptions {
   /// A bucket is reduced as soon as it has gradients of at least so many bytes, while the backward
   /// goes on. Affects the speed alone: the results are the same to the bit.
-  std::size_t bucket_bytes = std::size_t{1} << 20;
+  std::size_t bucket_bytes = std::size_t{1} << 18;
 };
 
 /// Averages the gradients of named parameters over all ranks in the course of every backward; all
