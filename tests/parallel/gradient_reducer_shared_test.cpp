@@ -295,6 +295,35 @@ TEST(GradientReducerShared, leaves_its_communicator_to_the_caller_meanwhile) {
   }
 }
 
+TEST(GradientReducerShared, buckets_follow_the_order_of_rank_0_in_the_first_round) {
+  Parameter a("a", Tensor::zeros({3})), b("b", Tensor::zeros({3}));
+  GradientReducer reducer({a, b}, world(), {.bucket_bytes = 1});
+  const auto mark = [&](Parameter& parameter) {
+    parameter.mutable_grad().fill(1);
+    reducer.mark_ready(parameter);
+  };
+  const bool first = world().rank() == 0;
+  mark(first ? a : b);
+  mark(first ? b : a);
+  reducer.finish();
+  mark(b);  // waits for a
+  reducer.discard();
+  mark(a);
+  EXPECT_TRUE(throws<StateError>([&] { reducer.set_weight(2); }, "under way"));
+  mark(b);
+  reducer.finish();
+}
+
+TEST(GradientReducerShared, refuses_a_backward_to_what_was_marked_ready) {
+  Parameter a("a", Tensor::zeros({3})), b("b", Tensor::zeros({3}));
+  GradientReducer reducer({a, b}, world());
+  a.mutable_grad().fill(1);
+  reducer.mark_ready(a);
+  EXPECT_TRUE(throws<StateError>([&] { sum(a).backward(); }, "was marked ready"));
+  sum(a + b).backward();
+  EXPECT_TRUE(bit_equal(a.grad(), Tensor::full({3}, 1)));
+}
+
 TEST(GradientReducerShared, keeps_what_a_round_under_way_has_begun_with) {
   Parameter a("a", Tensor::zeros({3})), b("b", Tensor::zeros({3}));
   GradientReducer reducer({b, a}, world(), {.bucket_bytes = 1});

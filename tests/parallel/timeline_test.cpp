@@ -92,7 +92,9 @@ void expect_training(const std::vector<Json>& events, int steps) {
       }
       ++counts[name + " " + phase];
       const double time = event.at("ts");
-      if (phase == "b") began[event.at("id2").at("local")] = time;
+      if (phase == "b") {
+        EXPECT_TRUE(began.emplace(event.at("id2").at("local"), time).second) << "two of one id";
+      }
       if (phase == "e") {
         EXPECT_LE(began.at(event.at("id2").at("local")), time);
       }
@@ -148,7 +150,9 @@ TEST_F(TimelineTest, refuses_a_second_one_and_a_file_that_cannot_be_written) {
   EXPECT_TRUE(throws<DataError>([&] { start_timeline(nowhere, world()); }, nowhere.string()));
   EXPECT_FALSE(timeline::enabled());
   start_timeline(file_, world());
+  const Json before = events().front();
   EXPECT_TRUE(throws<StateError>([&] { start_timeline(file_, world()); }, "already"));
+  EXPECT_EQ(events().front(), before) << "the file was begun anew";
 }
 
 TEST_F(TimelineTest, is_of_no_effect_on_what_is_computed) {
