@@ -28,10 +28,11 @@ struct ConvolutionOptions {
 
 /// The convolution (without a flip of the kernel, as in PyTorch) of x of (n, in, h, w) by a weight of
 /// (out, in, kh, kw), plus a bias of (out) or undefined: of (n, out, h', w') with
-/// h' = ⌊(h + 2 · padding - kh) / stride⌋ + 1, and w' alike. Needs memory for in · kh · kw · h' · w'
-/// numbers and padded images, whatever n is: Chellapilla, Puri, Simard, "High performance convolutional neural networks
-/// for document processing", 2006. ShapeError where these do not fit, or a kernel is larger than the
-/// padded image; OptionError unless stride ≥ 1 and 0 ≤ padding < 2³¹. With f, its values of that.
+/// h' = ⌊(h + 2 · padding - kh) / stride⌋ + 1, and w' alike; f is applied to the result. Needs memory
+/// for in · kh · kw · h' · w' numbers and for padded images of one sample, whatever n is: Chellapilla,
+/// Puri, Simard, "High performance convolutional neural networks for document processing", 2006.
+/// ShapeError where these do not fit, or a kernel is larger than the padded image; OptionError unless
+/// stride ≥ 1 and 0 ≤ padding < 2³¹.
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
                 const ConvolutionOptions& options = {}, Activation f = Activation::none);
 
