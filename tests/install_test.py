@@ -107,7 +107,7 @@ class Install(unittest.TestCase):
         self.assertLessEqual({flag for flag in self.flags("--libs") if flag.startswith("-l")},
                              {"-llockstep", "-lmpi_cxx", "-lmpi"})
 
-    def test_installs_libraries_headers_and_their_description_alone(self):
+    def test_installs_libraries_headers_their_description_and_the_command_alone(self):
         found = {str(path.relative_to(self.prefix)) for path in self.prefix.rglob("*")
                  if not path.is_dir()}
         libraries = str(self.libraries.relative_to(self.prefix))
@@ -115,7 +115,11 @@ class Install(unittest.TestCase):
         self.assertLessEqual(headers, found)
         others = {re.sub(r"\.so.*", ".so", path) for path in found - headers}
         self.assertEqual(others, {f"{libraries}/liblockstep.so", f"{libraries}/liblockstep.a",
-                                  f"{libraries}/pkgconfig/lockstep.pc"})
+                                  f"{libraries}/pkgconfig/lockstep.pc", "bin/lockstep"})
+
+    def test_the_installed_command_tells_the_version_of_the_library(self):
+        version = run("pkg-config", "--modversion", "lockstep", env=self.environment)
+        self.assertEqual(run(self.prefix / "bin" / "lockstep", "--version"), f"lockstep {version}")
 
     def test_the_headers_draw_in_no_other_library_than_mpi(self):
         rule = run(*COMPILER, "-std=c++20", "-M", "-x", "c++", "-",

@@ -76,9 +76,9 @@ class Training {
     update();
   }
   void blocking_step() {
-    reducer_.set_deferred(true);
+    auto deferral = reducer_.no_sync();
     backward();
-    reducer_.set_deferred(false);
+    deferral.reset();
     reducer_.finish();
     update();
   }

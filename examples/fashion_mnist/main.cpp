@@ -1,65 +1,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <lockstep/lockstep.hpp>
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "images.hpp"
 #include "options.hpp"
 #include "report.hpp"
+#include "score.hpp"
+#include "trainer.hpp"
 
 using namespace lockstep;
 
 namespace {
-
-/// Loss and accuracy over a number of samples.
-struct Score {
-  double loss = 0, correct = 0, samples = 0;
-
-  void add(double mean_loss, const Tensor& logits, const Tensor& labels) {
-    const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
-    const float* row = logits.data<float>();
-    for (const std::int64_t label : labels.span<std::int64_t>()) {
-      correct += std::max_element(row, row + classes) - row == label;
-      row += classes;
-    }
-    loss += mean_loss * static_cast<double>(rows);
-    samples += static_cast<double>(rows);
-  }
-
-  /// The score over the samples of all ranks; collective.
-  Score over(const Communicator& ranks) const {
-    std::array<double, 3> sums{loss, correct, samples};
-    ranks.all_reduce(std::span<double>(sums));
-    return {sums[0], sums[1], sums[2]};
-  }
-
-  double mean_loss() const { return loss / samples; }
-  double accuracy() const { return correct / samples; }
-};
-
-/// Mean and standard deviation of the pixels of the training images.
-constexpr data::TensorDatasetOptions normalization{.mean = 0.2860, .stddev = 0.3530};
-
-data::TensorDataset read_split(const std::filesystem::path& folder, const std::string& split) {
-  const auto file = [&](const std::string& kind) {
-    const std::filesystem::path plain = folder / (split + kind);
-    return std::filesystem::exists(plain) ? plain : std::filesystem::path(plain.string() + ".gz");
-  };
-  auto images =
-      data::read_idx_dataset(file("-images-idx3-ubyte"), file("-labels-idx1-ubyte"), normalization);
-  const std::int64_t pixels = images.batch(std::array<std::int64_t, 1>{0}).inputs.size();
-  if (pixels != 784) {
-    throw DataError(fmt::format("the images of '{}' in '{}' have {} pixels, not 784", split,
-                                folder.string(), pixels));
-  }
-  return images;
-}
 
 std::unique_ptr<optim::UpdateRule> make_rule(const Options& options) {
   if (options.optimizer == "sgd") {
@@ -95,34 +52,35 @@ int run(const Options& options, const Communicator& world) {
   const auto picture_path = options.out / "curves.svg";
 
   std::optional<data::TensorDataset> training, test;
+  std::optional<Share> share;
   std::unique_ptr<optim::UpdateRule> rule;
   std::optional<data::DataLoader> loader;
   world.agree([&] {
     rule = make_rule(options);
     training.emplace(read_split(options.data, "train"));
     test.emplace(read_split(options.data, "t10k"));
-    loader.emplace(*training,
-                   data::DistributedSampler(training->size(), options.batch * world.size(),
-                                            world.rank(), world.size(), {.seed = options.seed}));
+    share.emplace(images_of_rank(*training, options, world));
+    loader.emplace(*share, make_sampler(share->size(), options, world));
     if (!options.resume && std::filesystem::exists(checkpoint_path)) {
       throw OptionError(fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
                                     checkpoint_path.string()));
     }
   });
+  const std::int64_t images = images_per_epoch(loader->sampler(), options, world);
 
-  nn::Sequential model{nn::Flatten(),        nn::Linear(784, 512), nn::ReLU(),
-                       nn::Linear(512, 512), nn::ReLU(),           nn::Linear(512, 10)};
-  model.initialize(options.seed);
-  DataParallel replica(model, world);
-  NamedOptimizer optimizer(model.named_parameters(), *rule);
+  nn::Sequential model = make_model(options);
+  Trainer trainer(model, *rule, options, world);
+  auto& group = trainer.optimizer().param_groups()[0];
 
-  std::int64_t step = 0;
-  Scalars progress({{"step", &step}});
-  const std::vector<checkpoint::Item> state{
-      {"model", model}, {"optimizer", optimizer}, {"loader", *loader}, {"progress", progress}};
+  std::int64_t step = 0, epoch = 0;
+  Scalars progress({{"step", &step}, {"epoch", &epoch}});
+  std::vector<checkpoint::Item> state = trainer.state();
+  state.insert(state.end(), {{"model", model}, {"progress", progress}});
+  // Loaders of uneven ranks differ, but begin each epoch anew.
+  if (!options.uneven) state.emplace_back("loader", *loader);
   if (options.resume) {
     checkpoint::load(checkpoint_path, world, state);
-    if (options.lr) optimizer.param_groups()[0].set_lr(*options.lr);
+    if (options.lr) group.set_lr(*options.lr);
   }
   std::optional<train::MetricsLog> metrics;
   world.agree([&] {
@@ -135,41 +93,53 @@ int run(const Options& options, const Communicator& world) {
   if (reports) {
     fmt::print("{} training and {} test images, {} rank{}, {}, seed {}{}\n", training->size(),
                test->size(), world.size(), world.size() == 1 ? "" : "s", rule->name(), options.seed,
-               options.resume ? fmt::format(", resumed after epoch {}", loader->epoch()) : "");
+               options.resume ? fmt::format(", resumed after epoch {}", epoch) : "");
   }
 
   std::optional<Score> test_score;
-  while (loader->epoch() < options.epochs) {
-    const std::int64_t epoch = loader->epoch();
-    train::Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), training->size(),
-                        {.enabled = reports, .unit = "images"});
-    Score since_report;
-    for (const data::Batch& batch : *loader) {
-      optimizer.zero_grad();
-      Variable logits;
-      const double loss = replica.backward(batch, [&](const data::Batch& part) {
-        logits = model(part.inputs);
-        return cross_entropy(logits, part.targets);
-      });
-      optimizer.step();
-      ++step;
-      if (logits.defined()) since_report.add(loss, logits.value(), batch.targets);
-
-      const std::int64_t done = loader->sampler().position();
+  while (epoch < options.epochs) {
+    train::Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), images,
+                        {.enabled = reports, .unit = "img"});
+    std::int64_t done = 0, steps_reported = step;
+    const auto report = [&] {
+      steps_reported = step;
+      const Interval interval = trainer.take_interval();
+      const Score& score = interval.score;
+      done += static_cast<std::int64_t>(score.samples);
+      if (!reports) return;
+      bar.set_waiting(interval.mean_waiting());
+      bar.update(done,
+                 fmt::format("loss {:.2f}, {:.0f} %", score.mean_loss(), 100 * score.accuracy()));
+      train::MetricRecord record{
+          {"split", "train"},
+          {"step", step},
+          {"epoch",
+           static_cast<double>(epoch) + static_cast<double>(done) / static_cast<double>(images)},
+          {"loss", score.mean_loss()},
+          {"accuracy", score.accuracy()},
+          {"lr", group.lr()},
+          {"samples_per_second", score.samples / interval.seconds}};
+      if (!interval.waiting.empty()) record.push_back({"waiting", interval.waiting});
+      if (trainer.may_skip()) record.push_back({"skipped_steps", interval.skipped});
+      if (const auto scale = trainer.loss_scale()) record.push_back({"loss_scale", *scale});
+      metrics->append(record);
+    };
+    const auto train_on = [&](auto&& batches) {
       constexpr std::int64_t report_interval = 20;
-      if (step % report_interval != 0 && done != training->size()) continue;
-      const Score score = std::exchange(since_report, {}).over(world);
-      if (!reports) continue;
-      bar.update(
-          done, fmt::format("loss {:.3f} acc {:.1f} %", score.mean_loss(), 100 * score.accuracy()));
-      metrics->append(
-          {{"split", "train"},
-           {"step", step},
-           {"epoch", static_cast<double>(epoch) +
-                         static_cast<double>(done) / static_cast<double>(training->size())},
-           {"loss", score.mean_loss()},
-           {"accuracy", score.accuracy()}});
+      for (const data::Batch& batch : batches) {
+        if (trainer.take(batch) && ++step % report_interval == 0) report();
+      }
+      if (trainer.end_epoch()) ++step;
+      if (step > steps_reported) report();
+    };
+    trainer.begin_epoch();
+    if (options.uneven) {
+      loader->sampler().set_epoch(epoch);
+      train_on(JoinedBatches(*loader, world, *options.uneven));
+    } else {
+      train_on(*loader);
     }
+    ++epoch;
     if (reports) bar.finish();
     test_score = evaluate(model, *test, world);
     checkpoint::save(checkpoint_path, world, state);
@@ -178,7 +148,7 @@ int run(const Options& options, const Communicator& world) {
                test_score->mean_loss(), 100 * test_score->accuracy());
     metrics->append({{"split", "test"},
                      {"step", step},
-                     {"epoch", static_cast<double>(loader->epoch())},
+                     {"epoch", static_cast<double>(epoch)},
                      {"loss", test_score->mean_loss()},
                      {"accuracy", test_score->accuracy()}});
     draw_curves(metrics_path, picture_path);
@@ -186,8 +156,7 @@ int run(const Options& options, const Communicator& world) {
 
   if (!test_score) test_score = evaluate(model, *test, world);
   if (reports) {
-    fmt::print("\ntest accuracy  {:.2f} % after epoch {}\n", 100 * test_score->accuracy(),
-               loader->epoch());
+    fmt::print("\ntest accuracy  {:.2f} % after epoch {}\n", 100 * test_score->accuracy(), epoch);
     fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
                checkpoint_path.string(), metrics_path.string(), picture_path.string());
   }

@@ -2,8 +2,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <lockstep/optim/clipping.hpp>
+#include <lockstep/parallel/gradient_reducer.hpp>
+#include <lockstep/parallel/join.hpp>
 #include <optional>
 #include <string>
+
+/// Whether there is a BatchNorm after each hidden layer, and what becomes of its running statistics;
+/// `synchronised` ones are those of the whole global batch.
+enum class BatchNormalisation { none, local, average, broadcast, synchronised };
 
 struct Options {
   std::filesystem::path data = "/usr/share/datasets/fashion-mnist";
@@ -15,6 +22,27 @@ struct Options {
   double momentum = 0.9;
   std::uint64_t seed = 1;
   bool resume = false;
+
+  BatchNormalisation batch_norm = BatchNormalisation::none;
+  std::optional<lockstep::UnevenInputs> uneven;
+
+  std::int64_t logical_replicas = 0;
+  std::int64_t accumulate = 1;
+  lockstep::GradientReduction reduction = lockstep::GradientReduction::mean;
+  double predivide = 1;
+  lockstep::MissingGradients missing = lockstep::MissingGradients::zero;
+  std::int64_t local_sgd =
+      0;  ///< steps from one average to the next; 0 where gradients are reduced
+  std::int64_t local_sgd_warmup = 0;
+
+  std::optional<double> clip;
+  std::optional<lockstep::optim::NonFinite> non_finite;
+  bool loss_scale = false;
+  /// Steps from one check to the next, 0 for none. By default none where replicas are meant to differ.
+  std::optional<std::int64_t> check_every;
+
+  /// Whether replicas differ between the ends of epochs.
+  bool replicas_differ() const { return local_sgd > 0 || batch_norm == BatchNormalisation::local; }
 };
 
 /// What the command line asks for. Where it asks for help, or cannot be understood, `exit_status`

@@ -50,13 +50,17 @@ Tensor& Parameter::mutable_grad() {
 
 void Parameter::zero_grad(bool set_to_none) {
   const auto& state = VariableState::of(*this);
+  if (state->flags->unreduced) {
+    throw StateError(
+        "zero_grad() between a backward and the reduction of its gradients: finish() comes first, "
+        "or "
+        "discard(), which forgets them");
+  }
   if (set_to_none) {
     state->flags->has_gradient = false;
   } else if (state->flags->has_gradient) {
     state->gradient.fill(0);
     state->flags->reduced = false;
-    const ParameterState& parameter = *state->parameter;
-    if (parameter.owner != nullptr) parameter.owner->forget(parameter.index);
   }
 }
 
@@ -114,7 +118,7 @@ void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* o
     parameter.table->final_hooks -= parameter.final_hooks.size();
   }
   autograd::GradientFlags flags = *state->flags;
-  flags.reduced = false;
+  flags.reduced = flags.unreduced = false;
   const bool has_row = owner != nullptr && index < owner->table()->flags.size();
   state->flags = has_row ? &owner->table()->flags[index] : &state->own_flags;
   *state->flags = flags;

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <cstdint>
 #include <set>
 
 #include "checkpoint/file.hpp"
 #include "checkpoint/format.hpp"
+#include "comm/drift.hpp"
 #include "lockstep/core/error.hpp"
+#include "state/state_hashes.hpp"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -28,36 +30,6 @@ StateDict collect(const std::vector<Item>& items) {
   return state;
 }
 
-bool same(const TensorRecord& a, const TensorRecord& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && a.checksum == b.checksum;
-}
-
-// The entry in which two headers, that should describe the same state, first differ.
-std::string first_difference(const Header& root, const Header& own) {
-  const std::size_t records = std::min(root.records.size(), own.records.size());
-  const auto quoted = [](const Header& header, std::size_t record) {
-    return fmt::format("'{}'", path_of(header.records, record));
-  };
-  std::size_t resized = 0;
-  for (std::size_t i = 0; i < records; ++i) {
-    const StateRecord &a = root.records[i], &b = own.records[i];
-    if (a.key != b.key || a.kind != b.kind) {
-      return fmt::format("{}, where rank 0 has {}", quoted(own, i), quoted(root, i));
-    }
-    if (a.kind == StateRecord::tensor) {
-      if (!same(root.tensors[a.number], own.tensors[b.number])) return quoted(own, i);
-    } else if (a.kind == StateRecord::dict || a.kind == StateRecord::list) {
-      // What is missing in one of them is found further down, as a rule.
-      if (a.number != b.number) resized = i;
-    } else if (a.number != b.number || a.string != b.string) {
-      return quoted(own, i);
-    }
-  }
-  if (own.records.size() > records) return quoted(own, records) + ", which rank 0 lacks";
-  if (root.records.size() > records) return quoted(root, records) + ", which only rank 0 has";
-  return quoted(own, resized);
-}
-
 void check_items(const std::vector<Item>& items, const StateDict& state,
                  const std::filesystem::path& path) {
   for (const Item& item : items) {
@@ -76,19 +48,18 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items) {
   FlatState state;
   Header header;
-  std::string text;
+  std::vector<NamedHash> entries;
   communicator.agree([&] {
     state = flatten(collect(items));
     header = make_header(state);
-    text = encode(header);
+    std::vector<std::uint64_t> checksums;
+    for (const TensorRecord& tensor : header.tensors) checksums.push_back(tensor.checksum);
+    entries = hash_entries(state, checksums);
   });
-  std::string root_text = text;
-  communicator.broadcast(root_text);
-  communicator.agree([&] {
-    if (root_text == text) return;
-    throw StateError(fmt::format("the state of rank {} differs from that of rank 0 in {}",
-                                 communicator.rank(), first_difference(decode(root_text), header)));
-  });
+  const std::string drift = comm::find_drift(communicator, entries);
+  if (!drift.empty()) {
+    throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
+  }
   communicator.agree([&] {
     if (communicator.rank() == 0) write_state(path, state, header, *posix_file_system());
   });

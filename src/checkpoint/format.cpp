@@ -1,7 +1,6 @@
 #include "checkpoint/format.hpp"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <boost/archive/impl/basic_text_iarchive.ipp>
 #include <boost/archive/impl/text_iarchive_impl.ipp>
@@ -12,6 +11,7 @@
 #include <sstream>
 
 #include "lockstep/core/error.hpp"
+#include "state/state_hashes.hpp"
 
 // Plain data: no class versions, no object addresses.
 BOOST_CLASS_IMPLEMENTATION(lockstep::StateRecord, boost::serialization::object_serializable)
@@ -119,7 +119,7 @@ Header make_header(const FlatState& state) {
     record.shape.assign(tensor.shape().begin(), tensor.shape().end());
     record.offset = align(end);
     record.bytes = tensor.bytes();
-    record.checksum = XXH3_64bits(tensor.raw(), tensor.bytes());
+    record.checksum = checksum(tensor);
     end = record.offset + record.bytes;
   }
   return header;

@@ -19,21 +19,43 @@ std::string_view to_string(ReduceOp op) {
   return "unknown operation";
 }
 
+// A text may have another length on each rank.
+std::string describe_values(const Announcement& a) {
+  return a.count == 0 ? "a text" : fmt::format("{} {}", a.count, to_string(a.element));
+}
+
+std::string describe_call(const Announcement& a) {
+  switch (a.call) {
+    case Call::reduction:
+      if (a.count > 0 || a.hash == 0) {
+        return fmt::format("{} of {} {}", to_string(a.op), a.count, to_string(a.element));
+      }
+      return fmt::format("bucket {} of {} bytes (layout {:016x})", a.number, a.bytes, a.hash);
+    case Call::broadcast:
+      return fmt::format("broadcast of {} from rank {}", describe_values(a), a.number);
+    case Call::gather:
+      return fmt::format("gather of {} to rank {}", describe_values(a), a.number);
+    case Call::barrier:
+      return "barrier";
+    case Call::agreement:
+      return "agreement on whether a rank has failed";
+    case Call::duplicate:
+      return "duplicate of the communicator";
+    case Call::gradients:
+      return fmt::format("reduction of the gradients of reducer {}", a.number);
+  }
+  return "unknown call";
+}
+
 }  // namespace
 
 std::string describe(const Announcement& announcement) {
-  const std::string call =
-      fmt::format("rank {} makes call {}", announcement.rank, announcement.sequence);
-  if (announcement.count > 0 || announcement.hash == 0) {
-    return fmt::format("{}: {} of {} {}", call, to_string(announcement.op), announcement.count,
-                       to_string(announcement.element));
-  }
-  return fmt::format("{}: bucket {} of {} bytes (layout {:016x})", call, announcement.number,
-                     announcement.bytes, announcement.hash);
+  return fmt::format("rank {} makes call {}: {}", announcement.rank, announcement.sequence,
+                     describe_call(announcement));
 }
 
 std::string describe_difference(const Announcement& a, const Announcement& b) {
-  return fmt::format("the ranks do not reduce the same: {}, but {}", describe(a), describe(b));
+  return fmt::format("the ranks do not make the same call: {}, but {}", describe(a), describe(b));
 }
 
 }  // namespace lockstep::comm

@@ -1,15 +1,17 @@
 #include "lockstep/comm/communicator.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
 #include <utility>
 
+#include "comm/calls.hpp"
 #include "comm/check.hpp"
 #include "comm/element.hpp"
 #include "comm/find_placement.hpp"
-#include "comm/reduction.hpp"
 #include "lockstep/core/checked_cast.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -88,16 +90,12 @@ void park(MPI_Comm communicator) {
 }  // namespace
 
 struct Communicator::Duplicate {
-  // What short spans are copied through; two reductions are under way at most.
-  static constexpr std::size_t staging_bytes = std::size_t{64} << 10;
-  static constexpr std::size_t staging_capacity = 2;
-
   MPI_Comm communicator = MPI_COMM_NULL;
   CommunicatorOptions options;
   int rank = 0;
   int size = 1;
-  std::optional<Placement> placement;          // once it was asked for
-  std::unique_ptr<comm::Reduction> reduction;  // from the first all_reduce on
+  std::optional<Placement> placement;  // once it was asked for
+  std::unique_ptr<comm::Calls> calls;  // from the first one on
 
   Duplicate(MPI_Comm original, const CommunicatorOptions& options) : options(options) {
     check_mpi(MPI_Comm_dup(original, &communicator), "MPI_Comm_dup");
@@ -113,6 +111,11 @@ struct Communicator::Duplicate {
 
   MPI_Comm open() const {
     if (communicator == MPI_COMM_NULL) throw StateError("the communicator was closed");
+    if (!may_call_mpi()) {
+      const std::string message = describe_wrong_thread("a collective call", rank);
+      if (calls != nullptr) calls->set_failed(message);
+      throw StateError(message);
+    }
     return communicator;
   }
 };
@@ -135,47 +138,56 @@ const CommunicatorOptions& Communicator::options() const noexcept { return dupli
 
 const Placement& Communicator::placement() const {
   Duplicate& own = *duplicate_;
-  if (!own.placement) own.placement = comm::find_placement(own.open(), own.options.node);
+  const MPI_Comm communicator = own.open();
+  if (!own.placement) own.placement = comm::find_placement(communicator, own.options.node);
   return *own.placement;
 }
 
+comm::Calls* comm::Calls::of(const Communicator& communicator) {
+  Communicator::Duplicate& own = *communicator.duplicate_;
+  if (own.size == 1 || own.communicator == MPI_COMM_NULL) return nullptr;
+  if (own.calls == nullptr) own.calls = std::make_unique<Calls>(communicator);
+  return own.calls.get();
+}
+
+namespace {
+
+// Whether the communicator has other ranks, which make the same call as well.
+bool announce(const Communicator& communicator, const comm::Job& job) {
+  comm::Calls* calls = comm::Calls::of(communicator);
+  if (calls != nullptr) calls->announce(job);
+  return calls != nullptr;
+}
+
+}  // namespace
+
 Communicator Communicator::duplicate() const {
-  return Communicator(duplicate_->open(), duplicate_->options);
+  announce(*this, {.call = comm::Call::duplicate});
+  Communicator copy(duplicate_->open(), duplicate_->options);
+  copy.duplicate_->placement = duplicate_->placement;
+  return copy;
 }
 
 void Communicator::close() {
   if (handle() == MPI_COMM_NULL) return;
-  duplicate_->reduction.reset();
+  duplicate_->calls.reset();
   check_mpi(MPI_Comm_free(&duplicate_->communicator), "MPI_Comm_free");
 }
 
 template <class T>
 void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
   comm::check_operation<T>(op);
-  Duplicate& own = *duplicate_;
-  const MPI_Comm communicator = own.open();
-  if (own.size == 1) return;
-  if (own.reduction == nullptr) {
-    own.reduction = std::make_unique<comm::Reduction>(*this, Duplicate::staging_bytes,
-                                                      Duplicate::staging_capacity);
-  }
+  const MPI_Comm communicator = duplicate_->open();
+  comm::Calls* calls = comm::Calls::of(*this);
+  if (calls == nullptr) return;
   // The whole length is a part of the fingerprint of each piece.
-  const auto reduce = [&](std::byte* data, std::size_t bytes) {
-    const std::size_t lines = comm::whole_lines(std::max<std::size_t>(bytes, 1));
-    if (bytes > 0) std::memcpy(own.reduction->segment(), data, bytes);
-    std::memset(own.reduction->segment() + bytes, 0, lines - bytes);
-    const comm::Piece piece{.element = comm::element_of<T>, .op = op, .offset = 0, .bytes = lines};
-    own.reduction->start(
-        {.pieces = {&piece, 1}, .count = values.size(), .average = op == ReduceOp::mean});
-    own.reduction->wait();
-    if (bytes > 0) std::memcpy(data, own.reduction->result(), bytes);
-  };
+  const comm::Job job{.count = values.size()};
   auto* data = reinterpret_cast<std::byte*>(values.data());
   const std::size_t bytes = values.size_bytes();
   constexpr bool has_mpi_type = !std::is_same_v<T, float16> && !std::is_same_v<T, bfloat16>;
   if constexpr (has_mpi_type) {
-    if (bytes > Duplicate::staging_bytes) {
-      reduce(data, 0);  // compares what the ranks are going to do
+    if (bytes > comm::Calls::short_bytes) {
+      calls->combine(data, 0, comm::element_of<T>, op, job);
       in_pieces(values.size(), [&](std::size_t offset, int count) {
         check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(),
                                 mpi_op(op), communicator),
@@ -183,7 +195,7 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
       });
       if constexpr (std::is_floating_point_v<T>) {
         if (op == ReduceOp::mean) {
-          for (T& value : values) value /= static_cast<T>(own.size);
+          for (T& value : values) value /= static_cast<T>(size());
         }
       }
       return;
@@ -191,49 +203,86 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
   }
   std::size_t done = 0;
   do {
-    const std::size_t part = std::min(bytes - done, Duplicate::staging_bytes);
-    reduce(data + done, part);
+    const std::size_t part = std::min(bytes - done, comm::Calls::short_bytes);
+    calls->combine(data + done, part, comm::element_of<T>, op, job);
     done += part;
   } while (done < bytes);
 }
 
-template <class T>
-void Communicator::broadcast(std::span<T> values, int root) const {
-  broadcast_bytes(values.data(), values.size_bytes(), root);
+namespace {
+
+std::uint32_t check_root(const Communicator& communicator, int root) {
+  if (root >= 0 && root < communicator.size()) return static_cast<std::uint32_t>(root);
+  throw OptionError(
+      fmt::format("expected a root among {} ranks, found {}", communicator.size(), root));
 }
 
-void Communicator::broadcast_bytes(void* bytes, std::size_t size, int root) const {
+// Without a count where `job` leaves it to the root.
+void broadcast_values(const Communicator& communicator, std::byte* values, std::size_t size,
+                      int root, comm::Job job) {
+  job.call = comm::Call::broadcast;
+  job.number = check_root(communicator, root);
+  comm::Calls* calls = comm::Calls::of(communicator);
+  if (calls == nullptr) return;
+  if (size <= comm::Calls::short_bytes) {
+    if (communicator.rank() != root && size > 0) std::memset(values, 0, size);
+    return calls->combine(values, size, comm::Element::u8, ReduceOp::max, job);
+  }
+  calls->announce(job);
   in_pieces(size, [&](std::size_t offset, int count) {
-    check_mpi(MPI_Bcast(static_cast<std::byte*>(bytes) + offset, count, MPI_BYTE, root,
-                        duplicate_->open()),
+    check_mpi(MPI_Bcast(values + offset, count, MPI_BYTE, root, communicator.handle()),
               "MPI_Bcast");
   });
 }
 
+}  // namespace
+
+template <class T>
+void Communicator::broadcast(std::span<T> values, int root) const {
+  duplicate_->open();
+  broadcast_values(*this, reinterpret_cast<std::byte*>(values.data()), values.size_bytes(), root,
+                   {.count = values.size(), .element = comm::element_of<T>});
+}
+
+void Communicator::broadcast_bytes(void* bytes, std::size_t size, int root) const {
+  broadcast(std::span<std::uint8_t>(static_cast<std::uint8_t*>(bytes), size), root);
+}
+
 void Communicator::broadcast(std::string& text, int root) const {
+  duplicate_->open();
+  const auto send = [&](void* values, std::size_t size) {
+    broadcast_values(*this, static_cast<std::byte*>(values), size, root, {});
+  };
   auto size = static_cast<std::int64_t>(text.size());
-  broadcast(std::span<std::int64_t>(&size, 1), root);
+  send(&size, sizeof(size));
   text.resize(static_cast<std::size_t>(size));
-  broadcast_bytes(text.data(), text.size(), root);
+  if (size > 0) send(text.data(), text.size());
 }
 
 template <class T>
 std::vector<T> Communicator::gather(std::span<const T> values, int root) const {
-  std::vector<T> all(rank() == root ? values.size() * static_cast<std::size_t>(size()) : 0);
+  const MPI_Comm communicator = duplicate_->open();
   const int count = checked_cast<int>(values.size(), "number of gathered elements");
+  announce(*this, {.call = comm::Call::gather,
+                   .number = check_root(*this, root),
+                   .count = values.size(),
+                   .element = comm::element_of<T>});
+  std::vector<T> all(rank() == root ? values.size() * static_cast<std::size_t>(size()) : 0);
   check_mpi(MPI_Gather(values.data(), count, mpi_type<T>(), all.data(), count, mpi_type<T>(), root,
-                       duplicate_->open()),
+                       communicator),
             "MPI_Gather");
   return all;
 }
 
 std::vector<std::string> Communicator::gather(const std::string& text, int root) const {
+  const MPI_Comm communicator = duplicate_->open();
+  announce(*this, {.call = comm::Call::gather, .number = check_root(*this, root)});
   const auto length = static_cast<std::int64_t>(text.size());
   const std::vector<std::int64_t> lengths = gather(std::span<const std::int64_t>(&length, 1), root);
   constexpr int tag = 1;
   if (rank() != root) {
     in_pieces(text.size(), [&](std::size_t offset, int count) {
-      check_mpi(MPI_Send(text.data() + offset, count, MPI_CHAR, root, tag, duplicate_->open()),
+      check_mpi(MPI_Send(text.data() + offset, count, MPI_CHAR, root, tag, communicator),
                 "MPI_Send");
     });
     return {};
@@ -247,7 +296,7 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
     }
     received.resize(static_cast<std::size_t>(lengths[static_cast<std::size_t>(source)]));
     in_pieces(received.size(), [&](std::size_t offset, int count) {
-      check_mpi(MPI_Recv(received.data() + offset, count, MPI_CHAR, source, tag, duplicate_->open(),
+      check_mpi(MPI_Recv(received.data() + offset, count, MPI_CHAR, source, tag, communicator,
                          MPI_STATUS_IGNORE),
                 "MPI_Recv");
     });
@@ -255,7 +304,10 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
   return all;
 }
 
-void Communicator::barrier() const { check_mpi(MPI_Barrier(duplicate_->open()), "MPI_Barrier"); }
+void Communicator::barrier() const {
+  duplicate_->open();
+  announce(*this, {.call = comm::Call::barrier});
+}
 
 void Communicator::agree(const std::function<void()>& work) const {
   duplicate_->open();
@@ -272,7 +324,11 @@ void Communicator::agree(const std::function<void()>& work) const {
     report = describe_current_exception();
     report.message += " (rank " + std::to_string(rank()) + ")";
   }
-  const std::int64_t first = all_reduce(failed, ReduceOp::min);
+  std::int64_t first = failed;
+  if (comm::Calls* calls = comm::Calls::of(*this)) {
+    calls->combine(reinterpret_cast<std::byte*>(&first), sizeof(first), comm::Element::i64,
+                   ReduceOp::min, {.call = comm::Call::agreement});
+  }
   if (first == std::numeric_limits<std::int64_t>::max()) return;
   const int culprit = static_cast<int>(first);
   auto kind = static_cast<std::uint8_t>(report.kind);

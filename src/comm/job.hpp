@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "comm/combine.hpp"
+#include "comm/announcement.hpp"
 
 namespace lockstep::comm {
 
@@ -25,13 +25,16 @@ struct Piece {
 
 /// One reduction. What it refers to must stay as it is until the reduction is complete.
 struct Job {
-  std::span<const Piece> pieces;
-  std::uint32_t number = 0;  ///< of a bucket, for messages
-  std::uint64_t count = 0;   ///< of the caller's elements, where all are of one kind
-  std::uint64_t hash = 0;    ///< of what the ranks must agree in beside the pieces
-  double weight = 1;         ///< of this rank's numbers in sums; may differ from rank to rank
-  bool weighted = false;     ///< the numbers are multiplied by it already
-  bool average = false;      ///< divide sums by the sum of all weights
+  std::span<const Piece> pieces = {};
+  Call call = Call::reduction;
+  std::uint32_t number = 0;       ///< of a bucket or reducer, or the root of a call
+  std::uint64_t count = 0;        ///< of the caller's elements, where all are of one kind
+  Element element = Element::u8;  ///< of these, in a call that is no reduction
+  std::uint64_t hash = 0;         ///< of what the ranks must agree in beside the pieces
+  double weight = 1;              ///< of this rank's numbers in sums; may differ from rank to rank
+  bool weighted = false;          ///< the numbers are multiplied by it already
+  bool average = false;           ///< divide sums by the sum of all weights
+  double divisor = 1;             ///< of sums that are no averages
 
   std::size_t lines() const noexcept {
     std::size_t bytes = 0;

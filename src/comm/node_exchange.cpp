@@ -44,7 +44,7 @@ constexpr std::size_t buffer_bytes = (1 + 2 * longest_message) * line_bytes;
 
 NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
                            SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
-                           std::byte* result)
+                           std::byte* result, std::size_t capacity, std::size_t most_lines)
     : node_(node),
       communicator_(communicator),
       nodes_(placement.nodes),
@@ -54,8 +54,7 @@ NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Pla
       longest_chunk_(longest_message / *std::max_element(outputs_.begin(), outputs_.end())),
       result_(result),
       own_node_(static_cast<std::size_t>(placement.node)),
-      lanes_(0),
-      slots_(slots_for(placement.nodes.size())) {
+      lanes_(0) {
   for (const std::vector<int>& ranks : nodes_) lanes_ = std::max(lanes_, ranks.size());
   const auto place = static_cast<std::size_t>(placement.node_rank);
   const std::size_t ranks = nodes_[own_node_].size();
@@ -64,6 +63,11 @@ NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Pla
   last_lane_ = ((place + 1) * lanes_ + ranks - 1) / ranks;
   next_lane_ = first_lane_;
   blocks_.resize(outputs_[own_node_]);
+  // Each slot has buffers, so there are no more than all that can be under way need.
+  const std::size_t lane_lines = most_lines / lanes_ + 1;
+  const std::size_t chunks =
+      2 + lane_lines / chunk_lines(lane_lines, nodes_.size(), longest_chunk_);
+  slots_.resize(std::min(slots_for(nodes_.size()), capacity * chunks * (last_lane_ - first_lane_)));
   for (Slot& slot : slots_) {
     slot.requests.reserve(2 * nodes_.size());
     slot.incoming.resize(nodes_.size());
@@ -270,7 +274,7 @@ std::span<const Operand> NodeExchange::next_sums(const Slot& slot, std::size_t b
 
 void NodeExchange::combine_nodes(Slot& slot) {
   const Job& job = node_.job(slot.sequence);
-  double divisor = 1;
+  double divisor = job.divisor;
   if (job.average) {
     weights_.clear();
     for (std::size_t node = 0; node < nodes_.size(); ++node) {

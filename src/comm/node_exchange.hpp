@@ -23,9 +23,10 @@ namespace lockstep::comm {
 /// each has a node that combines it, and sends the result round.
 class NodeExchange {
  public:
+  /// At most `capacity` reductions are under way at a time, each of at most `most_lines`.
   NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
                SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
-               std::byte* result);
+               std::byte* result, std::size_t capacity, std::size_t most_lines);
   ~NodeExchange();
   NodeExchange(const NodeExchange&) = delete;
   NodeExchange& operator=(const NodeExchange&) = delete;

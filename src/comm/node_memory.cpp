@@ -94,9 +94,8 @@ std::optional<std::string> first_failure(const Communicator& communicator, const
   const int culprit =
       comm::minimum(communicator.handle(), outcome.empty() ? none : communicator.rank());
   if (culprit == none) return std::nullopt;
-  std::string reason = outcome;
-  communicator.broadcast(reason, culprit);
-  return fmt::format("{} on rank {}", reason, culprit);
+  return fmt::format("{} on rank {}", comm::broadcast(communicator.handle(), outcome, culprit),
+                     culprit);
 }
 
 // Bytes in whole pages; an Error where a node could not have that for each rank, nor count it.

@@ -23,8 +23,9 @@ std::uint64_t NodeReduction::start(const Job& job) {
                       .weight = job.weight,
                       .number = job.number,
                       .rank = view_.rank,
-                      .element = first.element,
-                      .op = first.op});
+                      .element = job.call == Call::reduction ? first.element : job.element,
+                      .op = first.op,
+                      .call = job.call});
   return sequence;
 }
 
@@ -62,6 +63,12 @@ std::span<const Operand> NodeReduction::operands(const Piece& piece, std::uint64
   return operands_;
 }
 
+// Whether the result is what a rank that is alone has in that place.
+bool NodeReduction::is_there(const Job& job) const noexcept {
+  const bool alone = view_.result == view_.segments && view_.sources.size() == 1;
+  return alone && !job.weighted && (job.average || (job.weight == 1 && job.divisor == 1));
+}
+
 void NodeReduction::reduce() {
   for (; worked_ < started_; finish()) {
     const std::uint64_t sequence = worked_ + 1;
@@ -71,7 +78,8 @@ void NodeReduction::reduce() {
     if (share.begin == share.end) continue;
     if (!ready(sequence)) return;
     const Job& job = this->job(sequence);
-    const double divisor = job.average ? weight(sequence) : 1;
+    if (is_there(job)) continue;
+    const double divisor = job.average ? weight(sequence) : job.divisor;
     for_lines(job.pieces, share, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
       combine_and_conclude(piece.element, piece.op, bytes / item_size(piece.element),
                            operands(piece, sequence, offset), view_.order, divisor,

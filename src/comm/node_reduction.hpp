@@ -82,6 +82,7 @@ class NodeReduction {
     bool checked = false;
   };
 
+  bool is_there(const Job& job) const noexcept;
   Running& running(std::uint64_t sequence) { return running_[sequence % running_.size()]; }
   const Running& running(std::uint64_t sequence) const {
     return running_[sequence % running_.size()];

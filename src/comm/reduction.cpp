@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "comm/backoff.hpp"
+#include "comm/check.hpp"
 #include "comm/node_exchange.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -90,8 +91,7 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
     : memory_(communicator, segment_bytes,
               control_bytes(communicator, capacity) +
                   (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
-      result_(place_of_result(memory_, control_bytes(communicator, capacity))),
-      tree_(parts.count > 0) {
+      result_(place_of_result(memory_, control_bytes(communicator, capacity))) {
   const Placement& placement = memory_.placement();
   Orders orders = orders_of(memory_, communicator, parts);
   node_.emplace(NodeView{.place = placement.node_rank,
@@ -104,9 +104,9 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
                          .result = result_},
                 capacity);
   if (placement.nodes.size() == 1) return;
-  exchange_ = std::make_unique<NodeExchange>(*node_, communicator.handle(), placement,
-                                             std::move(orders.top), std::move(orders.weights),
-                                             std::move(orders.outputs), result_);
+  exchange_ = std::make_unique<NodeExchange>(
+      *node_, communicator.handle(), placement, std::move(orders.top), std::move(orders.weights),
+      std::move(orders.outputs), result_, capacity, segment_bytes / line_bytes);
 }
 
 Reduction::~Reduction() { node_->leave(); }
@@ -121,7 +121,7 @@ void Reduction::start(const Job& job) {
 void Reduction::set_failed(const std::string& message) {
   if (std::exchange(failed_, true)) return;
   if (!node_->failed()) node_->set_failed(message);
-  if (exchange_ != nullptr) exchange_->send_failure(message);
+  if (exchange_ != nullptr && may_call_mpi()) exchange_->send_failure(message);
 }
 
 bool Reduction::poll() {
@@ -138,18 +138,25 @@ bool Reduction::poll() {
 bool Reduction::go_on() {
   if (exchange_ != nullptr) {
     exchange_->advance();
-  } else if (result_ != segment() || tree_) {
+  } else {
     node_->reduce();
-  } else {  // the mean of one is that one
-    while (node_->worked() < node_->started()) node_->finish();
   }
   if (node_->complete()) return true;
   // Their memory is not needed otherwise, and fetching it takes time.
   constexpr std::uint32_t polls_between_checks = 64;
   if (++polls_ % polls_between_checks != 0) return false;
-  node_->check_others();
-  if (exchange_ != nullptr) exchange_->check_others();
+  check_others();
   return false;
+}
+
+void Reduction::check_others() {
+  try {
+    node_->check_others();
+    if (exchange_ != nullptr) exchange_->check_others();
+  } catch (const std::exception& error) {
+    set_failed(error.what());
+    throw;
+  }
 }
 
 void Reduction::wait(std::uint64_t count) {

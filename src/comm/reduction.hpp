@@ -66,6 +66,8 @@ class Reduction {
   void set_failed(const std::string& message);
   /// Goes on with what is under way, without waiting; returns whether all of it is complete.
   bool poll();
+  /// Throws where another rank has failed or left, for which poll() looks now and then only.
+  void check_others();
   /// Until so many reductions are complete, of those started so far; all of them if not said.
   void wait(std::uint64_t count);
   void wait() { wait(node_->started()); }
@@ -77,7 +79,6 @@ class Reduction {
 
   NodeMemory memory_;
   std::byte* result_;
-  bool tree_;  // over several arrays of a rank
   std::optional<NodeReduction> node_;
   std::unique_ptr<NodeExchange> exchange_;  // where there are several nodes
   bool failed_ = false;

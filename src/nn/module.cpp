@@ -105,13 +105,20 @@ std::vector<std::pair<std::string, Tensor>> Module::named_buffers() const {
   return named;
 }
 
+std::vector<std::pair<std::string, Module*>> Module::named_modules() {
+  std::vector<std::pair<std::string, Module*>> named{{"", this}};
+  std::set<const Module*> known{this};
+  walk(*this, ignore, ignore, ignore, [&](const std::string& name, Module& module) {
+    if (known.insert(&module).second) named.emplace_back(name, &module);
+  });
+  return named;
+}
+
 void Module::initialize(std::uint64_t seed) {
-  std::vector<std::pair<std::string, Module*>> modules{{"", this}};
+  std::vector<std::pair<std::string, Module*>> modules = named_modules();
   std::vector<std::pair<std::string, RandomState*>> randoms;
-  walk(
-      *this, ignore, ignore,
-      [&](const std::string& name, RandomState& random) { randoms.emplace_back(name, &random); },
-      [&](const std::string& name, Module& module) { modules.emplace_back(name, &module); });
+  walk(*this, ignore, ignore,
+       [&](const std::string& name, RandomState& random) { randoms.emplace_back(name, &random); });
   // From last to first, so that the first name of what has several is the one that counts.
   std::reverse(modules.begin(), modules.end());
   std::reverse(randoms.begin(), randoms.end());

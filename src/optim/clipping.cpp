@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
 #include "optim/clip.hpp"
 #include "tensor/dispatch.hpp"
@@ -45,6 +46,10 @@ double root(double magnitude, double p) {
   return std::isinf(p) ? magnitude : p == 2 ? std::sqrt(magnitude) : std::pow(magnitude, 1 / p);
 }
 
+bool is_above(double norm, const std::optional<double>& limit) {
+  return limit && norm > *limit && std::isfinite(norm);
+}
+
 void scale_gradient(Parameter& parameter, double factor) {
   dispatch_floating(parameter.dtype(), [&]<class T>() {
     kernels::scale(parameter.size(), static_cast<T>(factor), parameter.mutable_grad().data<T>());
@@ -74,6 +79,13 @@ void Clipping::check() const {
   }
 }
 
+void throw_unreduced() {
+  throw StateError(
+      "a step before its gradients are reduced: a backward outside of no_sync(), or finish(), "
+      "comes "
+      "first");
+}
+
 std::vector<NamedParameter> with_gradient(const VisitParameters& parameters) {
   std::vector<NamedParameter> found;
   std::set<const void*> known;
@@ -83,6 +95,7 @@ std::vector<NamedParameter> with_gradient(const VisitParameters& parameters) {
       throw StateError(fmt::format("parameter '{}' is undefined", named.name));
     }
     if (!parameter.has_grad() || !parameter.requires_grad()) return;
+    if (autograd::VariableState::of(parameter)->flags->unreduced) throw_unreduced();
     if (known.insert(parameter.identity()).second) found.push_back(named);
   });
   return found;
@@ -117,7 +130,7 @@ ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& cli
   if (report.non_finite.empty() && !std::isfinite(report.global_norm)) {
     report.non_finite.push_back(*name_of_largest);
   }
-  if (!report.non_finite.empty()) return report;
+  if (!report.non_finite.empty() && clipping.non_finite != NonFinite::ignore) return report;
   if (clipping.value || clipping.norm) {
     total = 0;
     for (NamedParameter& named : parameters) {
@@ -125,7 +138,7 @@ ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& cli
       if (clipping.value) clamp_gradient(parameter, *clipping.value / unit);
       double size = magnitude(parameter, p);
       const double norm = norm_of(size);
-      if (clipping.norm && norm > *clipping.norm) {
+      if (is_above(norm, clipping.norm)) {
         scale_gradient(parameter, *clipping.norm / (norm + margin));
         size = magnitude(parameter, p);
       }
@@ -133,13 +146,13 @@ ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& cli
     }
   }
   const double norm = norm_of(total);
-  const bool above = clipping.global_norm && norm > *clipping.global_norm;
-  factor = above ? *clipping.global_norm / (norm + margin) : 1.0;
+  factor = is_above(norm, clipping.global_norm) ? *clipping.global_norm / (norm + margin) : 1.0;
   return report;
 }
 
-void check_finite(const Clipping& clipping, const ClippingReport& report) {
-  if (report.non_finite.empty() || clipping.non_finite == NonFinite::skip) return;
+bool check_finite(const Clipping& clipping, const ClippingReport& report) {
+  if (report.non_finite.empty() || clipping.non_finite == NonFinite::ignore) return true;
+  if (clipping.non_finite == NonFinite::skip) return false;
   const std::size_t others = report.non_finite.size() - 1;
   throw StateError(fmt::format("the gradient of parameter '{}' is not finite{}",
                                report.non_finite.front(),

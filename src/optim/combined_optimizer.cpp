@@ -324,10 +324,12 @@ void CombinedOptimizer::check_step() const {
   }
 }
 
-void CombinedOptimizer::update(double gradient_scale) {
+bool CombinedOptimizer::update(double gradient_scale) {
+  bool any = false;
   for (const auto& [prefix, member] : members_) {
-    member.get().step({.gradient_scale = gradient_scale});
+    any |= !member.get().step({.gradient_scale = gradient_scale, .allow_none = true}).empty;
   }
+  return any;
 }
 
 void CombinedOptimizer::update(const Parameter& parameter, double gradient_scale) {

@@ -49,6 +49,16 @@ Renaming::Renaming(std::map<std::string, std::string> names)
         return found == names.end() ? name : found->second;
       }) {}
 
+// That of a step, with what is to be done there where a gradient is not finite.
+std::optional<optim::Clipping> KeyedOptimizer::clipping_for(const StepOptions& options) const {
+  std::optional<optim::Clipping> clipping = clipping_;
+  if (options.non_finite) {
+    if (!clipping) clipping.emplace();
+    clipping->non_finite = *options.non_finite;
+  }
+  return clipping;
+}
+
 StepReport KeyedOptimizer::step(const StepOptions& options) {
   const timeline::Span span("step");
   check_options(options);
@@ -56,20 +66,32 @@ StepReport KeyedOptimizer::step(const StepOptions& options) {
   run_before_step();
   StepReport report;
   double factor = 1;
-  if (clipping_) {
+  if (const std::optional<optim::Clipping> clipping = clipping_for(options)) {
     std::vector<NamedParameter> parameters =
         optim::with_gradient([this](const auto& visit) { visit_parameters(visit); });
     optim::ClippingReport clipped =
-        optim::clip(parameters, *clipping_, options.gradient_scale, factor);
-    optim::check_finite(*clipping_, clipped);
+        optim::clip(parameters, *clipping, options.gradient_scale, factor);
+    report.applied = optim::check_finite(*clipping, clipped);
     report.gradient_norm = clipped.global_norm;
-    report.applied = clipped.non_finite.empty();
     report.non_finite = std::move(clipped.non_finite);
   }
   if (!report.applied) return report;
-  update(options.gradient_scale * factor);
+  report.empty = !update(options.gradient_scale * factor);
+  if (report.empty && !options.allow_none) check_reduced();
   run_after_step(report);
   return report;
+}
+
+// Throws where parameters wait for gradients that were to be reduced.
+void KeyedOptimizer::check_reduced() const {
+  visit_parameters([](const NamedParameter& named) {
+    const Parameter& parameter = named.parameter;
+    if (!parameter.requires_grad() || parameter.gradient_owner() == nullptr) return;
+    throw StateError(fmt::format(
+        "a step without a gradient, of '{}' or any other parameter: either nothing was reduced, or "
+        "zero_grad() came between the backward and the step",
+        named.name));
+  });
 }
 
 double KeyedOptimizer::step_with(const Closure& closure) {
@@ -88,24 +110,23 @@ StepReport KeyedOptimizer::step_parameter(const Parameter& parameter, const Step
                                 parameter.defined() ? to_string(parameter.shape()) : "undefined"));
   }
   StepReport report;
-  if (clipping_) {
-    if (clipping_->global_norm) {
+  if (const std::optional<optim::Clipping> clipping = clipping_for(options)) {
+    if (clipping->global_norm) {
       throw OptionError(
           "clipping by the global norm needs the gradients of all parameters at once");
     }
     std::vector<NamedParameter> alone = optim::with_gradient(
         [&parameter](const auto& visit) { visit(NamedParameter("", parameter)); });
     double factor = 1;
-    optim::ClippingReport clipped = optim::clip(alone, *clipping_, options.gradient_scale, factor);
-    report.applied = clipped.non_finite.empty();
-    if (!report.applied) {
+    optim::ClippingReport clipped = optim::clip(alone, *clipping, options.gradient_scale, factor);
+    if (!clipped.non_finite.empty()) {
       // To find the name takes a search, which a step should not wait for.
       visit_parameters([&](const NamedParameter& named) {
         if (named.parameter == parameter) clipped.non_finite = {named.name};
       });
-      optim::check_finite(*clipping_, clipped);
+      report.applied = optim::check_finite(*clipping, clipped);
       report.non_finite = std::move(clipped.non_finite);
-      return report;
+      if (!report.applied) return report;
     }
   }
   update(parameter, options.gradient_scale);

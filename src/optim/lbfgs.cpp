@@ -114,7 +114,10 @@ void LBFGS::init_state() {
   }
 }
 
-void LBFGS::update(double) { check_step(); }
+bool LBFGS::update(double) {
+  check_step();
+  return true;
+}
 
 void LBFGS::update(const Parameter&, double) { check_step(); }
 

@@ -9,6 +9,7 @@
 #include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
+#include "optim/clip.hpp"
 #include "tensor/dispatch.hpp"
 
 namespace lockstep {
@@ -253,11 +254,11 @@ void NamedOptimizer::step_range(std::size_t begin, std::size_t end, std::int64_t
   });
 }
 
-// Those entries of a run that have a gradient, in as few ranges as they allow.
-void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
+// Those entries of a run that have a gradient, in as few ranges as they allow; whether there are any.
+bool NamedOptimizer::step_entries(Run& run, double gradient_scale) {
   settle(run);
   std::size_t begin = run.begin, end = run.begin;  // a range that is not stepped yet
-  bool fresh = false;
+  bool fresh = false, any = false;
   const auto flush = [&] {
     if (begin == end) return;
     const Entry& first = entries_[begin];
@@ -269,6 +270,7 @@ void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
   for (std::size_t i = run.begin; i < run.end; ++i) {
     Entry& entry = entries_[i];
     if (!steps_now(*state_of(entry.parameter).flags)) continue;
+    any = true;
     const bool starts = (!entry.exists || !entry.live) && start(entry);
     ++entry.steps;
     const Entry& first = entries_[begin];
@@ -291,12 +293,17 @@ void NamedOptimizer::step_entries(Run& run, double gradient_scale) {
                               return entry.exists && entry.live && entry.steps == first.steps &&
                                      entry.scalars == first.scalars;
                             });
+  return any;
 }
 
-void NamedOptimizer::update(double gradient_scale) {
+bool NamedOptimizer::update(double gradient_scale) {
   if (slots_changed() || layout_changed()) {
     arrange_slots([](const Entry& entry) { return steps_now(*state_of(entry.parameter).flags); });
   }
+  for (const Run& run : runs_) {
+    if (run.table != nullptr && run.table->unreduced > 0) optim::throw_unreduced();
+  }
+  bool any = false;
   for (Run& run : runs_) {
     if (run.table != nullptr && run.uniform) {
       const auto* flags = run.table->flags.data() + run.first_flag;
@@ -307,11 +314,13 @@ void NamedOptimizer::update(double gradient_scale) {
       if (all && !groups_[first.group].rule->whole_parameters()) {
         ++run.ahead;
         step_range(run.begin, run.end, first.steps + run.ahead, false, gradient_scale);
+        any = true;
         continue;
       }
     }
-    step_entries(run, gradient_scale);
+    any |= step_entries(run, gradient_scale);
   }
+  return any;
 }
 
 void NamedOptimizer::update(const Parameter& parameter, double gradient_scale) {

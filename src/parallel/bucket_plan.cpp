@@ -3,9 +3,7 @@
 #include <algorithm>
 
 namespace lockstep {
-namespace {
 
-// The ranges of the items, in the order of memory.
 std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
                                    std::vector<std::uint32_t> items) {
   std::sort(items.begin(), items.end(), [&](std::uint32_t a, std::uint32_t b) {
@@ -25,20 +23,18 @@ std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
   return pieces;
 }
 
-}  // namespace
-
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept {
-  return items + most * (Note::first_item + comm::line_bytes);
+  return items * sizeof(ItemNote) + most * (Note::first_item + comm::line_bytes);
 }
 
 std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
-                                 std::span<const std::uint32_t> order, std::size_t bucket_bytes,
-                                 std::size_t most, std::size_t notes) {
+                                 std::span<const std::uint32_t> order, std::size_t left_out,
+                                 std::size_t bucket_bytes, std::size_t most, std::size_t notes) {
   std::size_t total = 0;
-  for (const GradientRange& range : gradients) total += range.bytes;
+  for (const std::uint32_t item : order) total += gradients[item].bytes;
   const std::size_t least = std::max({bucket_bytes, total / most + 1, std::size_t{1}});
-  std::vector<Bucket> buckets;
-  std::size_t bytes = least;  // of the last bucket
+  std::vector<Bucket> buckets(1);
+  std::size_t bytes = 0;  // of the last bucket
   for (const std::uint32_t item : order) {
     if (bytes >= least) {
       buckets.emplace_back();
@@ -50,7 +46,8 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
   for (Bucket& bucket : buckets) {
     bucket.pieces = pieces_of(gradients, bucket.items);
     bucket.notes = notes;
-    const std::size_t size = comm::whole_lines(Note::first_item + bucket.items.size());
+    const std::size_t items = bucket.items.size() + (&bucket == &buckets.back() ? left_out : 0);
+    const std::size_t size = comm::whole_lines(Note::first_item + items * sizeof(ItemNote));
     bucket.pieces.push_back({comm::Element::u8, ReduceOp::max, notes, size});
     notes += size;
   }

@@ -24,18 +24,33 @@ struct Bucket {
   std::size_t notes = 0;  ///< offset in the segment
 };
 
-/// What a rank notes for each bucket, a byte each, followed by one for each item that says whether
-/// this rank has a gradient of it. The maximum over ranks is what matters.
+/// What a rank notes for each bucket, followed by an ItemNote for each item. The maximum over ranks of
+/// each byte is what matters.
 struct Note {
   enum Index : std::size_t { abandoned, invalid_weight, positive_weight, first_item };
 };
 
-/// Cuts gradients into buckets of at least `bucket_bytes`, in the order of `order`, which names
-/// each of them once. Neighbours in memory are one piece, whatever the order. There are never more
-/// than `most` buckets; their notes begin at the offset `notes`.
+/// What a rank notes for each gradient, in bytes that are 0 or 1.
+struct ItemNote {
+  std::uint8_t reached = 0;    ///< has one
+  std::uint8_t missed = 0;     ///< has samples, wants a gradient, and has none of it
+  std::uint8_t frozen = 0;     ///< wants none
+  std::uint8_t trainable = 0;  ///< wants one
+
+  bool operator==(const ItemNote&) const = default;
+};
+
+/// The ranges of items, in the order of memory. Neighbours there are one piece.
+std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
+                                   std::vector<std::uint32_t> items);
+
+/// Cuts gradients into buckets of at least `bucket_bytes`, in the order of `order`, which names each
+/// of them once, or not at all: the notes of the `left_out` ones follow those of the last bucket, and
+/// nothing else of them. There is at least one bucket, and never more than `most`; their notes begin
+/// at the offset `notes`.
 std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
-                                 std::span<const std::uint32_t> order, std::size_t bucket_bytes,
-                                 std::size_t most, std::size_t notes);
+                                 std::span<const std::uint32_t> order, std::size_t left_out,
+                                 std::size_t bucket_bytes, std::size_t most, std::size_t notes);
 
 /// What notes can take at most.
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept;

@@ -27,7 +27,9 @@ void GradientReducer::mark_ready(const Parameter& parameter) { engine_->mark_rea
 
 void GradientReducer::finish() { engine_->reduce(); }
 
-void GradientReducer::set_deferred(bool deferred) noexcept { engine_->set_deferred(deferred); }
+std::shared_ptr<const void> GradientReducer::no_sync() { return engine_->defer(); }
+
+double GradientReducer::waited() const noexcept { return engine_->waited(); }
 
 void GradientReducer::discard() { engine_->discard(); }
 

@@ -3,7 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,6 +14,7 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/bucket_plan.hpp"
+#include "parallel/part_sums.hpp"
 
 namespace lockstep {
 
@@ -21,6 +25,10 @@ namespace lockstep {
 /// ranks is reduced. In it each bucket is launched once, in the order of the plan, as soon as this
 /// rank has all gradients of it and of those before; the last one, and what is not complete, at the
 /// end. So every rank launches the same buckets in the same order, whatever it contributes.
+///
+/// The plan leaves out items that were frozen in the round before. What the ranks note tells all of
+/// them where that has changed: gradients of such items then travel in a bucket of their own, and
+/// the next round has another plan.
 class GradientReducer::Engine : public autograd::GradientOwner {
  public:
   Engine(std::vector<NamedParameter> parameters, const Communicator& communicator,
@@ -30,10 +38,9 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   Engine& operator=(const Engine&) = delete;
 
   bool open(std::size_t index) override;
-  void forget(std::size_t index) noexcept override { states_[index].stashed = false; }
   void complete(std::size_t index) override;
   void finish() override {
-    if (!deferred_) reduce();
+    if (!deferred()) reduce();
   }
   void abandon() noexcept override;
 
@@ -42,33 +49,57 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   /// Takes part in the round of the other ranks, and lets it fail: throws what all ranks throw, the
   /// exception of the lowest one that has one.
   void cancel(const std::exception_ptr& failure) { finish_round(failure); }
+  /// The round to come is to fail on all ranks, unless it is discarded.
+  void fail_deferred(const std::exception_ptr& failure) noexcept;
   /// What cancel() has thrown where a backward was abandoned, once.
   std::exception_ptr take_cancellation() noexcept { return std::exchange(cancellation_, nullptr); }
   /// StateError while a round is under way.
   void discard();
+
   /// The parts of each batch that this rank has, where there are logical replicas.
-  comm::Parts::Range parts() const noexcept {
-    return parts_.of(communicator_.rank(), communicator_.size());
-  }
-  /// A part of this rank, of those before the last, has no more gradients to come. What a part does
-  /// not reach counts as zero.
-  void end_part();
+  comm::Parts::Range parts() const noexcept { return sums_->range(); }
+  /// Whether gradients come from DataParallel::backward, part by part.
+  void set_in_batch(bool in_batch) noexcept { in_batch_ = in_batch; }
+  /// The gradients to come are those of a part of this rank's batch, or of its next batch in the
+  /// round, of that weight. With logical replicas, what a part before has not reached counts as zero.
+  void begin_part(double weight);
 
   void mark_ready(const Parameter& parameter);
 
   const Communicator& communicator() const noexcept { return communicator_; }
-  void set_deferred(bool deferred) noexcept { deferred_ = deferred; }
-  /// StateError while a round is under way.
-  void set_weight(double weight);
-  /// Whether gradients of parts may come.
-  void set_in_parts(bool in_parts) noexcept { in_parts_ = in_parts; }
+  const GradientReducerOptions& options() const noexcept { return options_; }
   bool shared() const noexcept { return reduction_->shared(); }
   std::uint64_t rounds() const noexcept { return rounds_; }
+  double waited() const noexcept { return waited_; }
+
+  std::shared_ptr<const void> defer();
+  bool deferred() const noexcept { return !deferral_.expired(); }
+  /// StateError while a round is under way.
+  void set_weight(double weight);
+  double weight() const noexcept { return weight_; }
+  /// Until the end of the round, gradients come multiplied by the weight of what they are of, such
+  /// as sums over samples, which is added to that of this rank.
+  void add_weighted(double weight);
+  bool weighted() const noexcept { return weighted_; }
+  /// Whether gradients wait to be reduced.
+  bool accumulates() const noexcept { return table()->unreduced > 0; }
+
+  /// What all ranks call in each round: before its end, with whether this rank fails it, returning
+  /// whether that is but the consequence of another's failure; and after it where none has, with the
+  /// weight of this rank. `undo` is called by each rank that forgets what has come together.
+  struct RoundHooks {
+    std::function<bool(bool failed)> before = {};
+    std::function<void(double weight)> after = {};
+    std::function<void()> undo = {};
+  };
+  void set_round_hooks(RoundHooks hooks) { round_hooks_ = std::move(hooks); }
 
  private:
   struct Item {
-    explicit Item(Parameter parameter) : parameter(std::move(parameter)) {}
+    explicit Item(NamedParameter named)
+        : name(std::move(named.name)), parameter(std::move(named.parameter)) {}
 
+    std::string name;
     Parameter parameter;
     Tensor local;    // in this rank's segment
     Tensor reduced;  // in the result of the node
@@ -77,43 +108,70 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   // Side by side, since all are looked at in each step.
   struct State {
-    bool used = false;      // this rank has a gradient that is not reduced yet
-    bool opened = false;    // the part that is under way has one
-    bool complete = false;  // and will not add to it in this round
-    bool stashed = false;   // what was there before the round is in `earlier`
-    bool ordered = false;   // it is in order_
+    bool used = false;          // this rank has a gradient that is not reduced yet
+    bool opened = false;        // the part that is under way has one
+    bool missed = false;        // by a part of this rank
+    bool complete = false;      // and will not add to it in this round
+    bool stashed = false;       // what was there before the round is in `earlier`
+    bool ordered = false;       // it is in order_
+    bool planned = true;        // it is in a bucket
+    double reached_weight = 0;  // of the parts that have one
   };
 
   std::vector<Tensor> lay_out();
   void bind(const std::vector<Tensor>& values);
-  std::size_t slots();
-  std::byte* slot(std::size_t number) const noexcept {
-    return reduction_->segment() + number * parts_.slot_bytes;
+  /// Where gradients are computed.
+  std::byte* work_slot() const noexcept {
+    return reduction_->segment() + sums_->work_slot() * parts_.slot_bytes;
   }
   void zero(std::size_t index);
+  void end_part();
   void fold(const Bucket& bucket);
   void fold(const comm::Piece& range);
   void make_plan(const std::vector<std::uint32_t>& order);
   void agree_on_plan();
+
+  void check_thread();
+  void check_in_batch() const;
+  /// What sums in f32 can be made with.
+  bool has_weight() const noexcept;
+  comm::Piece range_of(std::size_t index) const;
+  void hold(std::size_t index);
+  void release(std::size_t index) noexcept;
   void stash(std::size_t index);
   void restore(std::size_t index) noexcept;
   void restore_all() noexcept;
+  void undo_round();
   void note_order(std::size_t index);
   void add_complete(std::size_t index);
+
+  void contribute(std::size_t index);
+  ItemNote own_note(std::size_t index) const;
+  void start(const Bucket& bucket, std::size_t number);
   void launch_next(bool abandoned);
-  const std::uint8_t* notes(const Bucket& bucket) const noexcept;
-  void finish_round(const std::exception_ptr& failure);
+  void launch_late();
+  void wait();
+  void read_notes();
+  void finish_round(std::exception_ptr failure);
+  void settle(std::size_t index);
+
   void check_round(const std::exception_ptr& failure);
-  bool anything_used() const noexcept;
-  void settle(const Bucket& bucket);
+  void check_items() const;
+  std::string names_where(const std::function<bool(std::size_t)>& condition) const;
+  void report_missing();
+  void find_scales();
+  void follow_frozen();
   void record_complete();
   void end_round() noexcept;
   autograd::GradientFlags& flags(std::size_t index) { return table()->flags[index]; }
+  const autograd::GradientFlags& flags(std::size_t index) const { return table()->flags[index]; }
 
-  Communicator communicator_;
+  Communicator callers_;          // whose collective calls the rounds are among
+  Communicator communicator_;     // of this reducer
   Communicator reduction_ranks_;  // whose messages are those of reduction_ alone
   GradientReducerOptions options_;
-  std::uint64_t hash_ = 0;  // of names, dtypes and shapes
+  std::uint32_t number_ = 0;  // of this reducer, of those on callers_
+  std::uint64_t hash_ = 0;    // of names, dtypes and shapes
   std::vector<Item> items_;
   std::vector<State> states_;
   std::vector<GradientRange> ranges_;
@@ -121,26 +179,34 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::optional<comm::Reduction> reduction_;
 
   std::vector<Bucket> buckets_;
+  std::vector<std::uint32_t> left_out_;   // items in none
   std::vector<std::uint32_t> bucket_of_;  // of each item
   std::vector<std::uint32_t> missing_;    // items that are not complete yet, of each bucket
   std::vector<std::uint32_t> order_;  // in which gradients became complete, until that is agreed on
   bool planned_ = false;
-  std::vector<std::uint8_t> reached_;  // items that a round has reduced
+  Bucket late_;  // of items that are in none of the others, and have a gradient all the same
 
-  // With several parts a rank, each is computed in the last slot, and folded into those that hold the
-  // sums of the parts before.
+  std::vector<ItemNote> agreed_;  // what the ranks of the last round noted of each item
+  std::vector<double> scales_;    // of the means of items that some ranks have missed
+  bool reported_missing_ = false;
+
   comm::Parts parts_;
-  std::size_t work_slot_ = 0;
-  bool in_parts_ = false;
-  std::size_t parts_done_ = 0;                    // in this round
-  std::vector<std::vector<comm::Subtree>> sums_;  // in the slots after so many parts
+  std::optional<PartSums> sums_;
+  bool in_batch_ = false;
+  bool in_part_ = false;
+  double part_weight_ = 0;
+  std::size_t parts_done_ = 0;  // in this round
 
+  RoundHooks round_hooks_;
   std::exception_ptr cancellation_;
-  bool deferred_ = false;
+  std::exception_ptr deferred_failure_;
+  std::weak_ptr<const void> deferral_;
   double weight_ = 1;
+  bool weighted_ = false;
   std::size_t launched_ = 0;            // buckets of this round
   std::uint64_t rounds_ = 0;            // that have ended
   std::uint64_t completed_before_ = 0;  // reductions, when this round began
+  double waited_ = 0;                   // seconds
   std::vector<double> launch_times_;    // of buckets in this round, for the timeline
   std::size_t recorded_ = 0;            // buckets in it
 };

@@ -1,11 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <numeric>
 #include <set>
 #include <utility>
 
+#include "comm/calls.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/logical_replicas.hpp"
 #include "parallel/environment_timeline.hpp"
@@ -36,6 +37,23 @@ void check_parameters(const std::vector<NamedParameter>& parameters) {
   }
 }
 
+void check_options(const GradientReducerOptions& options) {
+  if (options.bucket_bytes == 0) throw OptionError("expected bucket_bytes ≥ 1, found 0");
+  if (!(options.predivide > 0) || !std::isfinite(options.predivide)) {
+    throw OptionError(fmt::format("expected a predivide that is finite and positive, found {}",
+                                  options.predivide));
+  }
+}
+
+// All that must be alike on all ranks.
+std::string describe(const GradientReducerOptions& options, std::int64_t logical_replicas) {
+  const char* const missing[] = {"zero", "leave_out", "error"};
+  return fmt::format(
+      "bucket_bytes = {}, reduction = {}, predivide = {}, missing = {}, logical_replicas = {}",
+      options.bucket_bytes, options.reduction == GradientReduction::mean ? "mean" : "sum",
+      options.predivide, missing[static_cast<std::size_t>(options.missing)], logical_replicas);
+}
+
 }  // namespace
 
 GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
@@ -43,34 +61,33 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
                                 const GradientReducerOptions& options,
                                 std::int64_t logical_replicas)
     : GradientOwner(parameters.size()),
+      callers_(communicator),
       communicator_(communicator.duplicate()),
       reduction_ranks_(communicator.duplicate()),
       options_(options),
       parts_{.count = logical_replicas} {
   communicator_.agree([&] {
     check_parameters(parameters);
-    if (options.bucket_bytes == 0) throw OptionError("expected bucket_bytes ≥ 1, found 0");
+    check_options(options);
     check_logical_replicas(logical_replicas, communicator_.size());
   });
-  const std::array<std::int64_t, 2> own{static_cast<std::int64_t>(options.bucket_bytes),
-                                        logical_replicas};
-  std::array<std::int64_t, 2> root = own;
-  communicator_.broadcast(std::span<std::int64_t>(root));
+  const std::string own = describe(options, logical_replicas);
+  std::string root = own;
+  communicator_.broadcast(root);
   communicator_.agree([&] {
     if (own == root) return;
-    throw OptionError(
-        fmt::format("expected bucket_bytes = {} and logical_replicas = {} as on rank 0, found {} "
-                    "and {}",
-                    root[0], root[1], own[0], own[1]));
+    throw OptionError(fmt::format("expected {} as on rank 0, found {}", root, own));
   });
+  if (comm::Calls* calls = comm::Calls::of(callers_)) number_ = calls->number_reducer();
   std::vector<TensorSignature> signatures;
   for (const auto& [name, parameter] : parameters) {
     signatures.push_back({name, parameter.dtype(), parameter.shape()});
   }
   hash_ = verify_signatures(communicator_, "parameter", signatures);
 
+  sums_.emplace(parts_, communicator_.rank(), communicator_.size());
   std::reverse(parameters.begin(), parameters.end());
-  for (NamedParameter& named : parameters) items_.emplace_back(named.parameter);
+  for (NamedParameter& named : parameters) items_.emplace_back(std::move(named));
   states_.resize(items_.size());
   start_environment_timeline(communicator_);
   const std::vector<Tensor> values = lay_out();
@@ -78,10 +95,8 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
   std::iota(order.begin(), order.end(), 0U);
   make_plan(order);
   order_.reserve(items_.size());
-  reached_.resize(items_.size());
-  for (std::int64_t end = parts().begin; end <= parts().end; ++end) {
-    sums_.push_back(comm::subtrees_of(parts().begin, end));
-  }
+  agreed_.resize(items_.size());
+  end_round();
   bind(values);
 }
 
@@ -111,7 +126,8 @@ std::vector<Tensor> GradientReducer::Engine::lay_out() {
     }
   });
   parts_.slot_bytes = comm::whole_lines(bytes + notes_bytes(items_.size(), most_buckets));
-  reduction_.emplace(reduction_ranks_, slots() * parts_.slot_bytes, most_buckets + 1, parts_);
+  reduction_.emplace(reduction_ranks_, sums_->slots() * parts_.slot_bytes, most_buckets + 1,
+                     parts_);
   return values;
 }
 
@@ -126,7 +142,7 @@ void GradientReducer::Engine::bind(const std::vector<Tensor>& values) {
       return Tensor::of(reduction_->memory(), memory + ranges_[i].offset, value.shape(),
                         value.dtype());
     };
-    item.local = at(slot(work_slot_));
+    item.local = at(work_slot());
     item.reduced = at(reduction_->result()).read_only();
     Tensor place = values[kind].window(used[kind], value.shape());
     used[kind] += value.padded_size();
@@ -143,19 +159,26 @@ GradientReducer::Engine::~Engine() {
   }
 }
 
+// For all items, in that order.
 void GradientReducer::Engine::make_plan(const std::vector<std::uint32_t>& order) {
-  buckets_ = plan_buckets(ranges_, order, options_.bucket_bytes, most_buckets, notes_);
+  std::vector<std::uint32_t> planned;
+  left_out_.clear();
+  for (const std::uint32_t item : order) {
+    (states_[item].planned ? planned : left_out_).push_back(item);
+  }
+  buckets_ =
+      plan_buckets(ranges_, planned, left_out_.size(), options_.bucket_bytes, most_buckets, notes_);
   bucket_of_.resize(items_.size());
   missing_.resize(buckets_.size());
   launch_times_.resize(buckets_.size());
   for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
     for (const std::uint32_t item : buckets_[b].items) bucket_of_[item] = b;
   }
-  end_round();
 }
 
 // From the first round in which rank 0 has computed gradients on, buckets follow the order in which
-// it has completed them; what it did not reach comes last.
+// it has completed them; what it did not reach comes last. The same again when what is frozen has
+// changed.
 void GradientReducer::Engine::agree_on_plan() {
   std::int64_t count = std::ssize(order_);
   communicator_.broadcast(std::span(&count, 1));
@@ -175,18 +198,6 @@ void GradientReducer::Engine::agree_on_plan() {
   communicator_.broadcast(std::span(order));
   make_plan(std::vector<std::uint32_t>(order.begin(), order.end()));
   planned_ = true;
-}
-
-// How many arrays like all gradients this rank needs, and which of them a backward writes to.
-std::size_t GradientReducer::Engine::slots() {
-  if (parts_.count == 0) return 1;
-  const auto [begin, end] = parts();
-  if (end - begin == 1) return 1;
-  // Those of subtrees, as many as there are at a time, and one to compute in.
-  for (std::int64_t last = begin + 1; last <= end; ++last) {
-    work_slot_ = std::max(work_slot_, comm::subtrees_of(begin, last).size());
-  }
-  return work_slot_ + 1;
 }
 
 }  // namespace lockstep

@@ -132,28 +132,25 @@ StateDict unflatten(const std::vector<StateRecord>& records, const std::vector<T
   return Builder(records, tensors).build();
 }
 
-std::string path_of(const std::vector<StateRecord>& records, std::size_t index) {
-  struct Level {
-    std::string prefix;
-    bool is_list;
-    std::uint64_t size, next;
-  };
-  std::vector<Level> levels;
-  std::string path;
-  for (std::size_t i = 0; i <= index; ++i) {
-    const StateRecord& record = records[i];
-    while (!levels.empty() && levels.back().next == levels.back().size) levels.pop_back();
-    if (!levels.empty()) {
-      Level& level = levels.back();
-      path = level.prefix + (level.is_list ? std::to_string(level.next) : record.key);
-      ++level.next;
-    }
-    if (record.kind == StateRecord::dict || record.kind == StateRecord::list) {
-      const std::string prefix = levels.empty() ? "" : path + "/";
-      levels.push_back({prefix, record.kind == StateRecord::list, record.number, 0});
-    }
+const std::string& PathWalk::next(const StateRecord& record) {
+  while (!levels_.empty() && levels_.back().next == levels_.back().size) levels_.pop_back();
+  depth_ = levels_.size();
+  if (!levels_.empty()) {
+    Level& level = levels_.back();
+    path_ = level.prefix + (level.is_list ? std::to_string(level.next) : record.key);
+    ++level.next;
   }
-  return path;
+  if (record.kind == StateRecord::dict || record.kind == StateRecord::list) {
+    const std::string prefix = levels_.empty() ? "" : path_ + "/";
+    levels_.push_back({prefix, record.kind == StateRecord::list, record.number, 0});
+  }
+  return path_;
+}
+
+std::string path_of(const std::vector<StateRecord>& records, std::size_t index) {
+  PathWalk walk;
+  for (std::size_t i = 0; i < index; ++i) walk.next(records[i]);
+  return walk.next(records[index]);
 }
 
 }  // namespace lockstep

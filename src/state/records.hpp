@@ -49,7 +49,26 @@ FlatState flatten(const StateDict& state);
 /// that is not there or not named once in order, or nest too deep.
 StateDict unflatten(const std::vector<StateRecord>& records, const std::vector<Tensor>& tensors);
 
-/// Where a record of a tree is, for messages: the keys and indices down to it, joined by '/'.
+/// Goes through the records of a tree in their order, and knows where each one is.
+class PathWalk {
+ public:
+  /// Goes to the next record. Returns the keys and indices down to it, joined by '/'.
+  const std::string& next(const StateRecord& record);
+  /// How many keys and indices these are.
+  std::size_t depth() const noexcept { return depth_; }
+
+ private:
+  struct Level {
+    std::string prefix;
+    bool is_list;
+    std::uint64_t size, next;
+  };
+  std::vector<Level> levels_;
+  std::string path_;
+  std::size_t depth_ = 0;
+};
+
+/// Where a record of a tree is, for messages.
 std::string path_of(const std::vector<StateRecord>& records, std::size_t index);
 
 }  // namespace lockstep

@@ -72,6 +72,10 @@ Axes make_axes(const ChartPanel& panel) {
     low = {0, 0};
     high = {1, 1};
   }
+  if (panel.from_zero) {
+    low.y = std::min(low.y, 0.0);
+    high.y = std::max(high.y, 0.0);
+  }
   axes.x = make_axis(low.x, high.x, {.ticks = 6, .whole_steps = whole});
   axes.y = make_axis(low.y, high.y, {.end_on_ticks = true});
   return axes;
@@ -234,14 +238,7 @@ std::string line_chart_svg(const Chart& chart) {
   const double head = chart.title.empty() ? 8 : title_height;
   const double width = panel_width * static_cast<double>(columns);
   const double height = panel_height * static_cast<double>(rows) + head;
-  std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
-      "{1}\" "
-      "role=\"img\" fill=\"#24292f\" font-size=\"{2}\" "
-      "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\">\n<title>{3}</title>\n"
-      "<rect x=\"0.5\" y=\"0.5\" width=\"{4}\" height=\"{5}\" rx=\"8\" fill=\"#ffffff\" "
-      "stroke=\"#d0d7de\"/>\n",
-      width, height, font_size, svg_text(chart.title), width - 1, height - 1);
+  std::string svg = svg_begin(width, height, font_size, chart.title);
   if (!chart.title.empty()) {
     draw_text(svg, width / 2, 28, "middle", chart.title, " font-size=\"16\" font-weight=\"600\"");
   }

@@ -19,7 +19,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view schema = "lockstep.metrics";
-constexpr int version = 1;
+constexpr int version = 2;
+constexpr int oldest_version = 1;  // without lists
 
 std::string header_line() {
   return fmt::format(R"({{"schema": "{}", "version": {}}})", schema, version);
@@ -49,7 +50,23 @@ bool fits_int64(const Json& value) {
                                     : value.is_number_integer();
 }
 
-// Nothing where the text is not an object of numbers, strings and nulls.
+// A number, or null for what is none; nothing for anything else.
+std::optional<double> parse_number(const Json& value) {
+  if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
+  return value.is_number() ? std::optional(value.get<double>()) : std::nullopt;
+}
+
+std::optional<std::vector<double>> parse_list(const Json& array) {
+  std::vector<double> list;
+  for (const Json& element : array) {
+    const auto number = parse_number(element);
+    if (!number) return std::nullopt;
+    list.push_back(*number);
+  }
+  return list;
+}
+
+// Nothing where the text is not an object of numbers, strings, nulls, and lists of numbers.
 std::optional<MetricRecord> parse_record(std::string_view text) {
   const Json object = Json::parse(text, nullptr, false);
   if (!object.is_object()) return std::nullopt;
@@ -57,12 +74,12 @@ std::optional<MetricRecord> parse_record(std::string_view text) {
   for (const auto& [name, value] : object.items()) {
     if (fits_int64(value)) {
       record.push_back({name, value.get<std::int64_t>()});
-    } else if (value.is_number()) {
-      record.push_back({name, value.get<double>()});
+    } else if (const auto number = parse_number(value)) {
+      record.push_back({name, *number});
     } else if (value.is_string()) {
       record.push_back({name, value.get<std::string>()});
-    } else if (value.is_null()) {
-      record.push_back({name, std::numeric_limits<double>::quiet_NaN()});
+    } else if (auto list = value.is_array() ? parse_list(value) : std::nullopt) {
+      record.push_back({name, std::move(*list)});
     } else {
       return std::nullopt;
     }
@@ -76,9 +93,10 @@ void check_header(std::string_view text, const std::filesystem::path& path) {
     throw DataError(fmt::format("{}: expected a first line {}, found '{}'", path.string(),
                                 header_line(), text.substr(0, 80)));
   }
-  if (header.value("version", Json()) != version) {
-    throw DataError(fmt::format("{}: expected {} version {}, found {}", path.string(), schema,
-                                version, header.value("version", Json()).dump()));
+  const Json found = header.value("version", Json());
+  if (!fits_int64(found) || found < oldest_version || found > version) {
+    throw DataError(fmt::format("{}: expected {} version {} to {}, found {}", path.string(), schema,
+                                oldest_version, version, found.dump()));
   }
 }
 
@@ -97,7 +115,7 @@ std::vector<Line> parse(std::string_view text, const std::filesystem::path& path
       lines.push_back({std::string(line), std::move(*record)});
     } else if (!last) {
       throw DataError(
-          fmt::format("{}: line {}: expected an object of numbers and strings, found '{}'",
+          fmt::format("{}: line {}: expected an object of numbers, strings and lists, found '{}'",
                       path.string(), number, line.substr(0, 80)));
     }
   }

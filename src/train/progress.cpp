@@ -71,6 +71,8 @@ void Progress::update(std::int64_t items_done, std::string_view text) {
   print(time, false);
 }
 
+void Progress::set_waiting(double share) { waiting_ = std::clamp(share, 0.0, 1.0); }
+
 void Progress::finish() {
   if (!options_.enabled || finished_) return;
   finished_ = true;
@@ -78,8 +80,8 @@ void Progress::finish() {
 }
 
 void Progress::print(double time, bool last) {
-  const ProgressReport report{label_,           options_.unit, text_,        total_,
-                              options_.initial, done_,         time - start_};
+  const ProgressReport report{label_,           options_.unit, text_,         total_,
+                              options_.initial, done_,         time - start_, waiting_};
   std::string line;
   if (terminal_) {
     // The last column stays free: a character in it makes some terminals go to the next line.

@@ -66,6 +66,10 @@ std::string left_text(const ProgressReport& report) {
   return duration(speed > 0 ? items / speed : unknown) + " left";
 }
 
+std::string waiting_text(const ProgressReport& report) {
+  return std::isnan(report.waiting) ? "" : fmt::format("wait {:.0f} %", 100 * report.waiting);
+}
+
 double fraction(const ProgressReport& report) {
   const double done = static_cast<double>(report.done) / static_cast<double>(report.total);
   return std::clamp(done, 0.0, 1.0);
@@ -137,6 +141,7 @@ std::string bar_line(const ProgressReport& report, std::size_t columns) {
     return compose({{std::string(report.label), 2, true},
                     {count_text(report), 1},
                     {rate_text(report), 4},
+                    {waiting_text(report), 5},
                     {std::string(report.text), 3, true}},
                    columns);
   }
@@ -144,6 +149,7 @@ std::string bar_line(const ProgressReport& report, std::size_t columns) {
     return compose({{std::string(report.label), 2, true},
                     {percent, 1},
                     {rate_text(report), 5},
+                    {waiting_text(report), 6},
                     {left_text(report), 4},
                     {std::string(report.text), 3, true}},
                    columns, left_over);
@@ -161,6 +167,7 @@ std::string log_line(const ProgressReport& report) {
                   {count_text(report)},
                   {report.total == 0 ? "" : percent_text(report)},
                   {rate_text(report)},
+                  {waiting_text(report)},
                   {left_text(report)},
                   {std::string(report.text)}},
                  std::numeric_limits<std::size_t>::max());
@@ -171,6 +178,7 @@ std::string final_line(const ProgressReport& report, std::size_t columns) {
   return compose({{label, 2, true},
                   {count_text(report) + " in " + duration(report.seconds), 1, true},
                   {rate_text(report), 4},
+                  {waiting_text(report), 5},
                   {std::string(report.text), 3, true}},
                  columns);
 }

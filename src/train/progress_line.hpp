@@ -16,6 +16,7 @@ struct ProgressReport {
   std::int64_t initial = 0;
   std::int64_t done = 0;
   double seconds = 0;
+  double waiting = 0;  ///< the share of time; NaN where it is not known
 };
 
 /// The line with a bar, at most `columns` wide: the less important parts are left out where it is

@@ -1,5 +1,7 @@
 #include "train/svg_text.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -63,6 +65,16 @@ double text_width(std::string_view text, double font_size) {
     return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
   });
   return 0.6 * font_size * static_cast<double>(characters);
+}
+
+std::string svg_begin(double width, double height, double font_size, std::string_view title) {
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
+      "{1}\" role=\"img\" fill=\"#24292f\" font-size=\"{2}\" "
+      "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\">\n<title>{3}</title>\n"
+      "<rect x=\"0.5\" y=\"0.5\" width=\"{4}\" height=\"{5}\" rx=\"8\" fill=\"#ffffff\" "
+      "stroke=\"#d0d7de\"/>\n",
+      width, height, font_size, svg_text(title), width - 1, height - 1);
 }
 
 }  // namespace lockstep::train

@@ -12,4 +12,7 @@ std::string svg_text(std::string_view text);
 /// About how wide a text is in pixels, at a font size in pixels.
 double text_width(std::string_view text, double font_size);
 
+/// The beginning of a picture, on a white card with round corners; "</svg>" ends it. Sizes in pixels.
+std::string svg_begin(double width, double height, double font_size, std::string_view title);
+
 }  // namespace lockstep::train

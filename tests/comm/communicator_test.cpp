@@ -117,6 +117,15 @@ TEST(Communicator, all_reduce_keeps_integers_that_a_double_cannot_hold) {
   EXPECT_EQ(world().all_reduce(world().rank() == 0 ? large : 0), large);
 }
 
+TEST(Communicator, a_mean_is_over_all_ranks_for_any_length) {
+  for (const std::size_t size : {std::size_t{1}, std::size_t{20000}}) {
+    std::vector<double> values(size, world().rank() + 1.0);
+    world().all_reduce(std::span<double>(values), ReduceOp::mean);
+    EXPECT_DOUBLE_EQ(values.front(), (world().size() + 1) / 2.0);
+    EXPECT_DOUBLE_EQ(values.back(), (world().size() + 1) / 2.0);
+  }
+}
+
 TEST(Communicator, broadcast_replaces_a_string_by_one_of_another_length) {
   for (int root = 0; root < world().size(); ++root) {
     const std::string zeros("a\0b", 3);
@@ -144,7 +153,8 @@ TEST(Communicator, gather_takes_strings_of_unequal_length) {
 
 TEST(Communicator, refuses_a_root_that_is_no_rank) {
   double value = 1;
-  EXPECT_THROW(world().broadcast(std::span<double>(&value, 1), world().size()), MpiError);
+  EXPECT_THROW(world().broadcast(std::span<double>(&value, 1), world().size()), OptionError);
+  EXPECT_THROW(world().gather(std::string(), -1), OptionError);
 }
 
 TEST(Communicator, refuses_the_null_communicator) {

@@ -1,6 +1,6 @@
 // A host that has its own MPI, for host_test.py: it ends MPI, still reads what it has reduced, and
-// drops the objects of lockstep then, gradient reducers among them. Arguments: shared or ordinary memory; how many nodes to see;
-// and how the objects end.
+// drops the objects of lockstep then, gradient reducers among them; or calls from another thread.
+// Arguments: shared or ordinary memory; how many nodes to see; and how the objects end.
 #include <mpi.h>
 
 #include <algorithm>
@@ -8,10 +8,12 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/comm/shared_buffer.hpp"
+#include "lockstep/core/error.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 
 using lockstep::Communicator;
@@ -77,6 +79,25 @@ void drop(std::vector<Reduced>& all, int rank) {
   }
 }
 
+// The last rank does its part on a thread that must not call MPI, whose level is MPI_Init's.
+void use_another_thread(const lockstep::CommunicatorOptions& options, bool reduces) {
+  Reduced one = reduce(options);
+  const auto part = [&] {
+    try {
+      if (!reduces) return one.ranks->barrier();
+      compute_gradients(one, 2);
+      one.reducer->finish();
+    } catch (const lockstep::StateError& error) {
+      std::printf("%s\n", error.what());
+    }
+  };
+  if (one.ranks->rank() == one.ranks->size() - 1) {
+    std::thread(part).join();
+  } else {
+    part();
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -88,6 +109,11 @@ int main(int argc, char** argv) {
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   const lockstep::CommunicatorOptions options{.share_memory = std::string(argv[1]) == "shared",
                                               .node = rank % std::atoi(argv[2])};
+  if (end == "thread-reduces" || end == "thread-waits") {
+    use_another_thread(options, end == "thread-reduces");
+    MPI_Finalize();
+    return 0;
+  }
   std::vector<Reduced> all;
   for (int i = 0; i < 4; ++i) all.push_back(reduce(options));
   if (end == "closed") {

@@ -25,6 +25,15 @@ class Host(unittest.TestCase):
                 self.assertEqual((job.returncode, job.stdout, job.stderr),
                                  (0, ranks * "ended\n", ""))
 
+    def test_a_call_of_another_thread_than_mpi_allows_is_an_error_on_all_ranks(self):
+        for end, what in (("thread-reduces", "gradients are reduced"), ("thread-waits", "a collective call")):
+            for ranks in (1, 2, 4):
+                job = subprocess.run([LAUNCH, "-n", str(ranks), PROGRAM, "shared", "1", end],
+                                     capture_output=True, text=True, timeout=60)
+                message = f"{what} on a thread of rank {ranks - 1} that must not call MPI"
+                self.assertEqual((job.returncode, job.stdout.count(message), job.stderr), (0, ranks, ""),
+                                 job.stdout)
+
     def test_reads_results_after_mpi_and_drops_all_in_another_order_on_each_rank(self):
         self.check("dropped-after")
 

@@ -144,7 +144,7 @@ TEST(MpiResources, nor_do_those_that_have_failed) {
     {
       SharedBuffer<double> buffer(ranks, 200000);
       const ReduceOp op = world().rank() == 0 ? ReduceOp::max : ReduceOp::sum;
-      EXPECT_TRUE(throws<StateError>([&] { buffer.all_reduce(op); }, "do not reduce the same"))
+      EXPECT_TRUE(throws<StateError>([&] { buffer.all_reduce(op); }, "do not make the same call"))
           << arrangement.name;
     }
     expect_new(before, 1, arrangement.name);

@@ -208,7 +208,7 @@ void a_difference_is_told_to_all(int ranks, std::size_t capacity, int odd, bool 
   });
   for (int rank = 0; rank < ranks; ++rank) {
     const std::string& message = messages[static_cast<std::size_t>(rank)];
-    const bool says = message.find("the ranks do not reduce the same") != std::string::npos &&
+    const bool says = message.find("the ranks do not make the same call") != std::string::npos &&
                       message.find("maximum of") != std::string::npos;
     expect(says && message == messages[0], message.c_str(), rank, before);
   }

@@ -143,7 +143,7 @@ TEST(Reduction, a_difference_in_one_of_several_under_way_is_an_error_on_all) {
           }
           reduction.wait();
         };
-        ASSERT_TRUE(throws<StateError>(reduce, "the ranks do not reduce the same",
+        ASSERT_TRUE(throws<StateError>(reduce, "the ranks do not make the same call",
                                        "bucket " + std::to_string(where),
                                        "layout 0000000000000007"))
             << arrangement.name << ", rank " << odd << " in " << where;

@@ -259,18 +259,18 @@ TEST(SharedBuffer, ranks_that_do_not_reduce_the_same_get_an_error_that_names_bot
       if (world().rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
       if (!complete) buffer.wait();
       const auto reduce = [&] { buffer.all_reduce(differs ? ReduceOp::max : ReduceOp::sum); };
-      EXPECT_TRUE(throws<StateError>(reduce, "the ranks do not reduce the same", "sum of",
+      EXPECT_TRUE(throws<StateError>(reduce, "the ranks do not make the same call", "sum of",
                                      "maximum of", "rank "))
           << arrangement.name;
       // And never again.
-      EXPECT_TRUE(throws<StateError>([&] { buffer.all_reduce(); }, "do not reduce the same"))
+      EXPECT_TRUE(throws<StateError>([&] { buffer.all_reduce(); }, "do not make the same call"))
           << arrangement.name;
     }
     std::vector<float> values(differs ? 100 : 101);
     const auto reduce = [&] { ranks.all_reduce(std::span<float>(values)); };
-    EXPECT_TRUE(throws<StateError>(reduce, "do not reduce the same")) << arrangement.name;
+    EXPECT_TRUE(throws<StateError>(reduce, "do not make the same call")) << arrangement.name;
     if (arrangement.nodes.size() == 1 && arrangement.options.share_memory) {
-      EXPECT_TRUE(throws<StateError>(reduce, "rank 0 makes call 1", who + " makes call 1"));
+      EXPECT_TRUE(throws<StateError>(reduce, "rank 0 makes call 2", who + " makes call 2"));
     }
   }
 }
@@ -281,11 +281,11 @@ TEST(SharedBuffer, differences_beyond_what_is_copied_are_found_as_well) {
   const Communicator length(world().handle());
   std::vector<float> values(differs ? 100000 : 100001);
   EXPECT_TRUE(throws<StateError>([&] { length.all_reduce(std::span<float>(values)); },
-                                 "do not reduce the same"));
+                                 "do not make the same call"));
   const Communicator way(world().handle());
   std::vector<float> some(differs ? 10 : 100000);
   EXPECT_TRUE(throws<StateError>([&] { way.all_reduce(std::span<float>(some)); },
-                                 "do not reduce the same"));
+                                 "do not make the same call"));
 }
 
 TEST(SharedBuffer, whoever_waits_for_a_rank_that_has_gone_is_told) {

@@ -1,86 +1,17 @@
 """The Fashion-MNIST example as its users see it: what it prints and writes, how it resumes, and what
-it says to bad input. Runs it on ten classes of generated images."""
+it says to bad input."""
 
 import gzip
-import json
 import pathlib
-import random
 import re
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
-import unittest
 import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
-
-# Each test runs in a folder of its own, where relative paths mean something else.
-PROGRAM = str(pathlib.Path(sys.argv.pop()).resolve())
-LAUNCH = sys.argv.pop()
-SPLITS = {"train": 200, "t10k": 60}
-
-
-def write_split(folder, split, count, labels=None):
-    """Images of which each class has two bright rows of its own, in noise."""
-    numbers = random.Random(split)
-    pixels, classes = bytearray(), bytearray()
-    for i in range(count):
-        label = i % 10
-        classes.append(label)
-        for row in range(28):
-            bright = row // 2 == label + 2
-            pixels += bytes(numbers.randrange(150, 256) if bright else numbers.randrange(60)
-                            for _ in range(28))
-    (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, count, 28, 28) + pixels)
-    classes = classes[:labels]
-    (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, len(classes)) + classes)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else None
-
-
-class Example(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.root = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-"))
-        cls.addClassCleanup(shutil.rmtree, cls.root)
-        cls.data = cls.root / "data"
-        cls.data.mkdir()
-        for split, count in SPLITS.items():
-            write_split(cls.data, split, count)
-
-    def setUp(self):
-        self.folder = self.root / self.id().rpartition(".")[2]
-        self.folder.mkdir()
-        self.out = self.folder / "out"
-
-    def copy_data(self):
-        return pathlib.Path(shutil.copytree(self.data, self.folder / "data"))
-
-    def run_on(self, ranks, *options, out=None, data=None, batch=20):
-        """On 0 ranks, without mpirun."""
-        launch = [LAUNCH, "-n", str(ranks)] if ranks else []
-        options = ["--out", out or self.out, "--data", data or self.data, *options]
-        if "--batch" not in options:
-            options += ["--batch", batch]
-        return subprocess.run(
-            [*launch, PROGRAM, *map(str, options)],
-            capture_output=True, text=True, timeout=120, cwd=self.folder)
-
-    def train(self, ranks, *options, **paths):
-        job = self.run_on(ranks, *options, **paths)
-        self.assertEqual((job.returncode, job.stderr), (0, ""), job.stdout)
-        return job.stdout
-
-    def metrics(self, out=None):
-        lines = ((out or self.out) / "metrics.jsonl").read_text().splitlines()
-        schema, *records = map(json.loads, lines)
-        self.assertEqual(schema, {"schema": "lockstep.metrics", "version": 1})
-        return records
+from fashion_mnist import Example, contents, write_split
 
 
 class Training(Example):
@@ -106,6 +37,13 @@ class Training(Example):
         training = [record for record in records if record["split"] == "train"]
         self.assertEqual([record["epoch"] for record in training if record["epoch"] % 1 == 0], [1, 2])
         self.assertLess(training[-1]["loss"], training[0]["loss"])
+        for record in training:
+            self.assertEqual(record["lr"], 5e-4)
+            self.assertGreater(record["samples_per_second"], 0)
+            self.assertEqual(len(record["waiting"]), max(ranks, 1))
+            for share in record["waiting"]:
+                self.assertGreaterEqual(share, 0)
+                self.assertLess(share, 1)
 
         picture = xml.etree.ElementTree.parse(self.out / "curves.svg").getroot()
         self.assertTrue(picture.tag.endswith("svg"))
@@ -136,6 +74,7 @@ class Training(Example):
             self.assertEqual((job.returncode, job.stderr), (0, ""))
             for option in "--resume", "--optimizer", "--out":
                 self.assertEqual(len(re.findall(rf"^  {option}\b", job.stdout, re.MULTILINE)), 1)
+            self.assertLess(max(map(len, job.stdout.splitlines())), 80)
         self.assertFalse(self.out.exists())
 
 
@@ -154,7 +93,7 @@ class Resuming(Example):
                     last = (parts / "checkpoint.lockstep").read_bytes()
                     self.assertNotEqual(first, last)
                     self.assertEqual(last, (whole / "checkpoint.lockstep").read_bytes())
-                    self.assertEqual(self.metrics(parts), self.metrics(whole))
+                    self.assertEqual(self.results(parts), self.results(whole))
 
     def test_on_other_numbers_of_ranks(self):
         self.train(2, "--epochs", 1)
@@ -186,7 +125,7 @@ class Resuming(Example):
         shutil.copytree(self.out, kept)
         self.train(1, "--epochs", 2, "--resume", "--lr", 1e-5)
         self.train(1, "--epochs", 2, "--resume", out=kept)
-        self.assertNotEqual(self.metrics(), self.metrics(kept))
+        self.assertNotEqual(self.results(), self.results(kept))
 
 
 class BadInput(Example):

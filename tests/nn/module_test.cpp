@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lockstep/core/error.hpp"
@@ -96,6 +97,24 @@ TEST(Module, of_no_parameters_is_fine) {
   EXPECT_TRUE(relu.state_dict().empty());
   EXPECT_NO_THROW(relu.initialize(1));
   EXPECT_NO_THROW(relu.restore({}));
+}
+
+TEST(Module, names_modules_from_itself_down_each_once) {
+  Sequential inner{Linear(2, 2), Sequential{ReLU()}};
+  Linear last(2, 2);
+  Custom model([&](Visitor& visitor) {
+    visitor("inner", inner);
+    visitor("again", inner);
+    visitor("last", last);
+  });
+  auto& nested = inner.at<Sequential>(1);
+  EXPECT_EQ(model.named_modules(),
+            (std::vector<std::pair<std::string, Module*>>{{"", &model},
+                                                          {"inner", &inner},
+                                                          {"inner.0", &inner[0]},
+                                                          {"inner.1", &nested},
+                                                          {"inner.1.0", &nested[0]},
+                                                          {"last", &last}}));
 }
 
 TEST(Module, shows_tied_parameters_once_under_the_first_name) {

@@ -90,7 +90,7 @@ class Story {
   void step() {
     set_gradients(parameters_, drawn_++);
     while (below(2) == 0) any().zero_grad();
-    optimizer_->step();
+    optimizer_->step({.allow_none = true});
   }
 
   void add_group() {
@@ -128,7 +128,7 @@ class Story {
       for (const NamedParameter& named : parameters_)
         values.push_back(named.parameter.value().clone());
       set_gradients(parameters_, other);
-      optimizer_->step();
+      optimizer_->step({.allow_none = true});
       for (std::size_t i = 0; i < values.size(); ++i) {
         parameters_[i].parameter.mutable_value().copy_from(values[i]);
       }

@@ -52,9 +52,8 @@ StateDict train_model(const optim::UpdateRule& rule, Reduction reduction, bool i
     const std::int64_t rows = !replica ? 5 : i == 3 && rank > 0 ? 0 : 5 - rank;
     const Rows batch{dummy_batch(i, rank).rows(0, rows)};
     if (replica) {
-      replica->backward(
-          batch, [&](const Rows& rows) { return mean(model(rows.inputs)); },
-          reduction == Reduction::in_parts ? 2 : 1);
+      replica->backward(batch, [&](const Rows& rows) { return mean(model(rows.inputs)); },
+                        {.parts = reduction == Reduction::in_parts ? 2 : 1});
     } else {
       mean(model(batch.inputs)).backward();
     }

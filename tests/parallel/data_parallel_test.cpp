@@ -143,7 +143,7 @@ TYPED_TEST(DataParallelTest, uneven_batches_in_parts_give_the_mean_over_all_samp
     // A second backward adds to the first.
     for (const std::uint64_t key : {50U, 60U}) {
       const Batch global = global_batch<TypeParam>(key), own = uneven_part(global);
-      const double found = replica.backward(own, loss_with(model), parts);
+      const double found = replica.backward(own, loss_with(model), {.parts = parts});
       loss_with(serial)(global).backward();
       if (own.size() == 0) {
         EXPECT_EQ(found, 0);
@@ -165,9 +165,9 @@ TEST(DataParallel, gives_replicas_that_stay_equal_to_the_bit) {
   NamedOptimizer optimizer(model.named_parameters(), optim::AdamW({.lr = 0.05}));
   for (std::uint64_t step = 0; step < 10; ++step) {
     optimizer.zero_grad();
-    replica.backward(
-        uneven_part(global_batch<float>(10 * step)),
-        [&](const Batch& part) { return mean_squared_error(model(part.x), part.y); }, 2);
+    replica.backward(uneven_part(global_batch<float>(10 * step)),
+                     [&](const Batch& part) { return mean_squared_error(model(part.x), part.y); },
+                     {.parts = 2});
     optimizer.step();
     expect_same_on_all_ranks(model);
   }
@@ -191,9 +191,10 @@ TEST(DataParallel, a_loss_that_throws_leaves_no_half_gradients) {
     if (++calls == 2) throw std::runtime_error("bad sample");
     return good(part);
   };
-  EXPECT_TRUE(throws<Error>([&] { replica.backward(own, bad, 3); }, "bad sample (rank 0)"));
+  EXPECT_TRUE(
+      throws<Error>([&] { replica.backward(own, bad, {.parts = 3}); }, "bad sample (rank 0)"));
   expect_unchanged();
-  EXPECT_TRUE(throws<OptionError>([&] { replica.backward(own, good, 0); },
+  EXPECT_TRUE(throws<OptionError>([&] { replica.backward(own, good, {.parts = 0}); },
                                   "expected at least one part, found 0"));
   expect_unchanged();
 
@@ -295,9 +296,9 @@ TEST(DataParallel, keeps_random_state_equal_when_batches_are_uneven) {
   nn::Sequential model{nn::Linear(4, 8), nn::Dropout(0.5), nn::Linear(8, 2)};
   DataParallel replica(model, world());
   for (const std::int64_t parts : {1, 5}) {
-    replica.backward(
-        uneven_part(global_batch<float>(80)),
-        [&](const Batch& part) { return mean_squared_error(model(part.x), part.y); }, parts);
+    replica.backward(uneven_part(global_batch<float>(80)),
+                     [&](const Batch& part) { return mean_squared_error(model(part.x), part.y); },
+                     {.parts = parts});
     expect_same_on_all_ranks(model);
   }
 }

@@ -33,7 +33,7 @@ TEST(GradientReducerAllocation, there_is_none_after_the_first_rounds) {
       }
       reducer.finish();
     };
-    for (int i = 0; i < 3; ++i) round();
+    for (int i = 0; i < 20; ++i) round();
     const std::size_t before = allocated_bytes();
     for (int i = 0; i < 20; ++i) round();
     EXPECT_EQ(allocated_bytes(), before) << arrangement.name;

@@ -176,10 +176,10 @@ TYPED_TEST(GradientReducerTest, a_parameter_that_no_rank_reaches_stays_as_it_was
 TYPED_TEST(GradientReducerTest, while_deferred_gradients_add_up_for_one_weighted_reduction) {
   GradientReducer reducer(this->parameters_, world());
   this->backward(1, {0, 1});
-  reducer.set_deferred(true);
+  auto deferral = reducer.no_sync();
   this->backward(2, {0});
   this->backward(3, {0, 2});
-  reducer.set_deferred(false);
+  deferral.reset();
   const auto weights = this->uneven_weights();
   reducer.set_weight(this->own(weights));
   reducer.finish();
@@ -201,10 +201,10 @@ TYPED_TEST(GradientReducerTest, discard_forgets_what_is_not_reduced_yet) {
   GradientReducer reducer(this->parameters_, world());
   this->backward(1, {0});
   const Tensor before = this->parameters_[0].parameter.grad().clone();
-  reducer.set_deferred(true);
+  auto deferral = reducer.no_sync();
   this->backward(2, {0, 1});
   reducer.discard();
-  reducer.set_deferred(false);
+  deferral.reset();
   EXPECT_TRUE(bit_equal(before, this->parameters_[0].parameter.grad()));
   EXPECT_FALSE(this->parameters_[1].parameter.has_grad());
   this->backward(3, {0, 1});
@@ -212,18 +212,25 @@ TYPED_TEST(GradientReducerTest, discard_forgets_what_is_not_reduced_yet) {
   this->expect_gradient(1, {3});
 }
 
-TYPED_TEST(GradientReducerTest, zero_grad_forgets_what_is_not_reduced_yet) {
+TYPED_TEST(GradientReducerTest, refuses_zero_grad_of_what_is_not_reduced_yet) {
   GradientReducer reducer(this->parameters_, world());
   this->backward(1, {0});
-  reducer.set_deferred(true);
-  this->backward(2, {0, 1, 2});
-  for (auto& [name, parameter] : this->parameters_) parameter.zero_grad();
-  this->backward(3, {0, 1});
-  reducer.set_deferred(false);
+  auto deferral = reducer.no_sync();
+  this->backward(2, {0, 1});
+  for (const bool to_none : {true, false}) {
+    for (const std::size_t i : {0U, 1U}) {
+      EXPECT_TRUE(throws<StateError>([&] { this->parameters_[i].parameter.zero_grad(to_none); },
+                                     "zero_grad() between a backward and the reduction"));
+    }
+    this->parameters_[2].parameter.zero_grad(to_none);
+  }
+  deferral.reset();
   reducer.finish();
+  this->expect_gradient(0, {1, 2});
+  this->expect_gradient(1, {2});
+  for (auto& [name, parameter] : this->parameters_) parameter.zero_grad();
+  this->backward(3, {0});
   this->expect_gradient(0, {3});
-  this->expect_gradient(1, {3});
-  EXPECT_FALSE(this->parameters_[2].parameter.has_grad());
 }
 
 TYPED_TEST(GradientReducerTest, a_backward_that_throws_leaves_gradients_as_they_were) {
@@ -251,7 +258,7 @@ TYPED_TEST(GradientReducerTest, a_backward_that_throws_leaves_gradients_as_they_
 
 TYPED_TEST(GradientReducerTest, refuses_a_bad_weight_of_one_rank_on_all) {
   GradientReducer reducer(this->parameters_, world());
-  reducer.set_deferred(true);
+  auto deferral = reducer.no_sync();
   this->backward(1, {0, 1});
   const std::string culprit = "(rank " + std::to_string(world().size() - 1) + ")";
   for (const auto& [weight, text] :
@@ -270,7 +277,7 @@ TYPED_TEST(GradientReducerTest, refuses_weights_that_are_all_zero) {
   GradientReducer reducer(this->parameters_, world());
   this->backward(9, {1});
   const Tensor before = this->parameters_[1].parameter.grad().clone();
-  reducer.set_deferred(true);
+  auto deferral = reducer.no_sync();
   if (world().rank() == 0)
     this->backward(1, {0, 1});
   else

@@ -141,6 +141,41 @@ TEST(LogicalReplicas, are_close_to_training_without_them) {
   }
 }
 
+TEST(LogicalReplicas, add_to_the_gradients_of_before_where_some_parts_reach_nothing) {
+  struct Rows {
+    std::int64_t begin, end;
+    std::int64_t size() const { return end - begin; }
+    Rows slice(std::int64_t from, std::int64_t to) const { return {begin + from, begin + to}; }
+  };
+  struct Model : nn::Module {
+    Parameter always{Tensor::zeros({3})}, by_odd_rows{Tensor::zeros({5})},
+        never{Tensor::zeros({2})}, frozen{Tensor::zeros({4})};
+    void visit(nn::Visitor& visitor) override {
+      visitor("always", always);
+      visitor("by_odd_rows", by_odd_rows);
+      visitor("never", never);
+      visitor("frozen", frozen);
+    }
+    Variable forward(const Variable& x) override { return x; }
+  } model;
+  DataParallel replica(model, world(), {.logical_replicas = 8});
+  EXPECT_TRUE(throws<StateError>([&] { replica.reducer().mark_ready(model.always); },
+                                 "computed by DataParallel::backward"));
+  for (Parameter parameter : model.parameters()) parameter.mutable_grad().fill(5);
+  model.frozen.set_requires_grad(false);
+  const int rank = world().rank(), ranks = world().size();
+  for (const int step : {1, 2}) {
+    replica.backward(Rows{8 * rank / ranks, 8 * (rank + 1) / ranks}, [&](const Rows& part) {
+      const Variable loss = sum(model.always);
+      return part.begin % 2 == 0 ? loss : loss + sum(model.by_odd_rows);
+    });
+    EXPECT_EQ(model.always.grad().data<float>()[0], 5 + step);
+    EXPECT_EQ(model.by_odd_rows.grad().data<float>()[0], 5 + 0.5 * step);
+    EXPECT_EQ(model.never.grad().data<float>()[0], 5);
+    EXPECT_EQ(model.frozen.grad().data<float>()[0], 5);
+  }
+}
+
 TEST(LogicalReplicas, draw_dropout_by_part_and_anew_in_each_step) {
   // The masks that each part of the global batch sees, by the sample that has the number i.
   const auto masks = [](const Communicator& ranks) {
@@ -238,11 +273,14 @@ TEST(LogicalReplicas, refuse_batches_that_are_cut_otherwise) {
     for (std::int64_t i = 0; i < size; ++i) indices.push_back(i);
     return dataset.batch(indices);
   };
-  EXPECT_TRUE(throws<OptionError>([&] { replica.backward(batch_of(8), loss, 2); }, "parts = 1"));
+  EXPECT_TRUE(
+      throws<OptionError>([&] { replica.backward(batch_of(8), loss, {.parts = 2}); }, "parts = 1"));
   for (const Parameter& parameter : model.parameters()) EXPECT_FALSE(parameter.has_grad());
   EXPECT_TRUE(throws<StateError>([&] { loss(batch_of(2)).backward(); }, "DataParallel::backward"));
   if (world().size() == 1) return;
-  const auto unlike = [&] { replica.backward(batch_of(8), loss, world().rank() == 0 ? 2 : 1); };
+  const auto unlike = [&] {
+    replica.backward(batch_of(8), loss, {.parts = world().rank() == 0 ? 2 : 1});
+  };
   EXPECT_TRUE(throws<OptionError>(unlike, "parts = 1", "(rank 0)"));
   // All samples on rank 0.
   const auto uneven = [&] { replica.backward(batch_of(world().rank() == 0 ? 8 : 0), loss); };

@@ -119,6 +119,17 @@ TEST(Chart, draws_a_single_point_as_a_dot) {
   EXPECT_TRUE(has_text(svg, "0.50"));
 }
 
+TEST(Chart, has_zero_on_its_axis_where_it_is_told_to) {
+  const auto labels = [](double y, bool from_zero) {
+    const std::vector<ChartPoint> points{{0, y}, {1, y + 3}};
+    return parse(line_chart_svg({"", "x", {{"y", {{"", points}}, from_zero}}}));
+  };
+  EXPECT_TRUE(has_text(labels(100, true), "0"));
+  EXPECT_TRUE(has_text(labels(-100, true), "0"));
+  EXPECT_FALSE(has_text(labels(100, false), "0.0"));
+  EXPECT_TRUE(has_text(labels(100, false), "100.0"));
+}
+
 TEST(Chart, leaves_gaps_for_what_is_not_finite) {
   const Svg svg =
       draw({{0, 1}, {1, 2}, {2, nan}, {3, 1}, {4, 2}, {5, infinity}, {6, 1}, {7, -1e301}});

@@ -28,7 +28,7 @@ using train::MetricsMode;
 using train::read_metrics;
 using Records = std::vector<MetricRecord>;
 
-const std::string header = "{\"schema\": \"lockstep.metrics\", \"version\": 1}\n";
+const std::string header = "{\"schema\": \"lockstep.metrics\", \"version\": 2}\n";
 
 class Metrics : public ::testing::Test {
  protected:
@@ -84,6 +84,33 @@ TEST_F(Metrics, writes_numbers_that_are_not_finite_as_null_and_reads_nan) {
   }
 }
 
+TEST_F(Metrics, writes_lists_as_arrays_and_reads_them_back) {
+  MetricsLog log(path_);
+  log.append({{"waiting", std::vector{0.25, 1e-300}}, {"one", std::vector{2.0}}});
+  log.append({{"none", std::vector<double>{}}, {"step", 1}});
+  EXPECT_EQ(bytes(), header +
+                         "{\"waiting\":[0.25,1e-300],\"one\":[2.0]}\n"
+                         "{\"none\":[],\"step\":1}\n");
+  EXPECT_EQ(read_metrics(path_),
+            (Records{{{"waiting", std::vector{0.25, 1e-300}}, {"one", std::vector{2.0}}},
+                     {{"none", std::vector<double>{}}, {"step", 1}}}));
+  log.append({{"waiting", std::vector{std::nan(""), 1.0}}});
+  EXPECT_NE(bytes().find("{\"waiting\":[null,1.0]}\n"), std::string::npos);
+  const auto list = std::get<std::vector<double>>(read_metrics(path_)[2][0].value);
+  ASSERT_EQ(list.size(), 2U);
+  EXPECT_TRUE(std::isnan(list[0]));
+  EXPECT_EQ(list[1], 1);
+}
+
+TEST_F(Metrics, reads_and_goes_on_with_a_file_of_version_1) {
+  const std::string old = "{\"schema\": \"lockstep.metrics\", \"version\": 1}\n{\"step\":1}\n";
+  write_bytes(path_, old);
+  EXPECT_EQ(read_metrics(path_), (Records{{{"step", 1}}}));
+  EXPECT_EQ(bytes(), old);
+  { MetricsLog(path_, MetricsMode::resume).append({{"step", 2}}); }
+  EXPECT_EQ(bytes(), header + "{\"step\":1}\n{\"step\":2}\n");
+}
+
 TEST_F(Metrics, replaces_an_old_file_unless_it_resumes) {
   { MetricsLog(path_).append({{"step", 1}}); }
   { MetricsLog(path_, MetricsMode::resume).append({{"step", 2}}); }
@@ -127,10 +154,15 @@ TEST_F(Metrics, refuses_other_files_and_damage_and_leaves_them_alone) {
   expect_refused<DataError>("step,loss\n1,2\n", "expected a first line {\"schema\"");
   expect_refused<DataError>("precious notes", "expected a first line {\"schema\"");
   expect_refused<DataError>("[1, 2]\n", "expected a first line {\"schema\"");
-  expect_refused<DataError>("{\"schema\": \"lockstep.metrics\", \"version\": 2}\n",
-                            "lockstep.metrics version 1, found 2");
+  for (const std::string version : {"3", "0", "-1", "1.5", "\"1\"", "null"}) {
+    expect_refused<DataError>("{\"schema\": \"lockstep.metrics\", \"version\": " + version + "}\n",
+                              "lockstep.metrics version 1 to 2, found " + version);
+  }
   expect_refused<DataError>(header + "{\"step\":\n{\"step\":2}\n", "line 2: expected an object");
-  expect_refused<DataError>(header + "{\"step\":1}\n{\"a\":[1]}\n", "line 3: expected an object");
+  for (const std::string value : {"[[1]]", "[\"a\"]", "[1,true]", "{}"}) {
+    expect_refused<DataError>(header + "{\"step\":1}\n{\"a\":" + value + "}\n",
+                              "line 3: expected an object");
+  }
   expect_refused<DataError>(header + "{\"step\":1}\n\n", "line 3: expected an object");
   expect_refused<DataError>(header + "{\"a\":true}\n", "line 2: expected an object");
 }

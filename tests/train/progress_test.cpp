@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
@@ -111,7 +112,8 @@ class ProgressTest : public ::testing::Test {
   ProgressOptions options(const Terminal& terminal) { return options(terminal.stream()); }
 
   // What a loop of 60000 images in 100 s leaves in a file.
-  std::string log_of(ProgressOptions changed, double line_interval = 10) {
+  std::string log_of(ProgressOptions changed, double line_interval = 10,
+                     double waiting = std::nan("")) {
     const auto path = folder_ / "log";
     std::FILE* file = std::fopen(path.c_str(), "w");
     changed.stream = file;
@@ -121,6 +123,7 @@ class ProgressTest : public ::testing::Test {
       Progress progress("epoch 1", 60000, changed);
       for (int step = 1; step <= 400; ++step) {
         time_ = 0.25 * step;
+        progress.set_waiting(waiting);
         progress.update(150 * step, "loss 0.5");
       }
       progress.finish();
@@ -164,6 +167,7 @@ TEST_F(ProgressTest, fits_any_terminal_and_leaves_no_garbage) {
       Progress progress(label, 1000, options(terminal));
       for (int step = 1; step <= 10; ++step) {
         time_ = step;
+        progress.set_waiting(0.1 * step);
         progress.update(100 * step, std::string(static_cast<std::size_t>(90 - 9 * step), 'x'));
         ASSERT_EQ(terminal.screen().size(), before) << columns;
         ASSERT_LT(terminal.screen().back().size(), static_cast<std::size_t>(std::max(columns, 2)));
@@ -191,6 +195,25 @@ TEST_F(ProgressTest, shows_the_most_important_on_narrow_terminals) {
   EXPECT_EQ(line(15), "epoch 2   40%");
   EXPECT_EQ(line(12), "epoch   40%");
   EXPECT_EQ(line(6), " 40%");
+}
+
+TEST_F(ProgressTest, shows_the_share_of_waiting_where_it_is_known_and_there_is_room) {
+  const auto line = [this](int columns, double share) {
+    Terminal terminal(columns);
+    time_ = 0;
+    Progress progress("epoch 2", 60000, options(terminal));
+    progress.set_waiting(share);
+    time_ = 2;
+    progress.update(24000, "loss 0.412");
+    return terminal.screen().back();
+  };
+  EXPECT_EQ(line(80, 0.034),
+            "epoch 2   40% [=====>        ]  12.0k images/s  wait 3 %  0:03 left  loss 0.412");
+  EXPECT_EQ(line(66, 1.5), "epoch 2   40%  12.0k images/s  wait 100 %  0:03 left  loss 0.412");
+  EXPECT_EQ(line(64, 0.034), "epoch 2   40%  12.0k images/s  wait 3 %  0:03 left  loss 0.412");
+  EXPECT_EQ(line(62, 0.034), line(62, std::nan("")));
+  EXPECT_EQ(line(64, std::nan("")),
+            "epoch 2   40% [===>    ]  12.0k images/s  0:03 left  loss 0.412");
 }
 
 TEST_F(ProgressTest, never_cuts_through_a_utf8_character) {
@@ -317,6 +340,9 @@ TEST_F(ProgressTest, writes_plain_lines_to_a_file) {
             "epoch 1:  24000/60000 images   40%  600 images/s  1:00 left  loss 0.5\n"
             "epoch 1:  48000/60000 images   80%  600 images/s  0:20 left  loss 0.5\n"
             "epoch 1:  60000 images in 1:40  600 images/s  loss 0.5\n");
+  EXPECT_EQ(log_of(options(nullptr), 60, 0.5),
+            "epoch 1:  36000/60000 images   60%  600 images/s  wait 50 %  0:40 left  loss 0.5\n"
+            "epoch 1:  60000 images in 1:40  600 images/s  wait 50 %  loss 0.5\n");
   const std::string often = log_of(options(nullptr), 10);
   EXPECT_EQ(std::count(often.begin(), often.end(), '\n'), 11);
 }

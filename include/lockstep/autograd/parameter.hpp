@@ -20,6 +20,8 @@ struct GradientFlags {
   bool requires_grad = false;
   /// The gradient is the one that the owner has reduced, which is read where it lies.
   bool reduced = false;
+  /// The owner has yet to reduce what backwards have added, or is about to.
+  bool unreduced = false;
 };
 
 /// The flags of a gradient owner's parameters, by index: side by side, so that an optimizer sees at
@@ -28,6 +30,7 @@ struct GradientTable {
   std::vector<GradientFlags> flags;
   std::uint64_t layout_epoch = 0;  ///< changes when a parameter in it is bound elsewhere
   std::size_t final_hooks = 0;     ///< of all its parameters
+  std::size_t unreduced = 0;       ///< how many of the flags say so
 };
 
 /// Takes over where the gradients of parameters are stored and when they are final: implemented by
@@ -44,8 +47,6 @@ class GradientOwner {
   /// A backward is about to write the first contribution to a parameter's gradient. Returns whether
   /// it adds to what is in the storage, or replaces it.
   virtual bool open(std::size_t index) = 0;
-  /// The gradient was set to zero, as zero_grad(false) does.
-  virtual void forget(std::size_t) noexcept {}
   /// The gradient of the parameter has got all contributions of this backward.
   virtual void complete(std::size_t index) = 0;
   /// A backward that can reach a parameter of this owner is at its end, whether or not it opened
@@ -79,7 +80,8 @@ class Parameter : public Variable {
   /// The gradient, to write, in memory of this rank alone: a reduced one is copied there. Makes it
   /// exist, as zeros, where there was none.
   Tensor& mutable_grad();
-  /// Forgets the gradient, or sets it to zero where it exists and set_to_none is false.
+  /// Forgets the gradient, or sets it to zero where it exists and set_to_none is false. StateError
+  /// where the gradient owner has not reduced it yet: other ranks would still count theirs.
   void zero_grad(bool set_to_none = true);
   /// Forgets the gradient and frees its memory, which zero_grad() keeps for the next backward. Memory
   /// that belongs to a gradient owner stays.

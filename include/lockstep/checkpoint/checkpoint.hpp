@@ -24,7 +24,7 @@ struct Item {
 /// new file: it is written beside it, as `path`.tmp, and renamed.
 ///
 /// State is replicated: rank 0 writes its own after all ranks have compared theirs with it. Throws
-/// on all ranks: StateError, which names the entry and the ranks, where they have drifted apart;
+/// on all ranks: StateError, which names entries and ranks, where they have drifted apart;
 /// CheckpointError where the file cannot be written; NameError where two items have one name.
 void save(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items);

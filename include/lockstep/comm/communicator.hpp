@@ -16,6 +16,10 @@
 
 namespace lockstep {
 
+namespace comm {
+class Calls;
+}
+
 struct CommunicatorOptions {
   /// Whether ranks of a node may work in memory that they share. Must be alike on all ranks.
   bool share_memory = true;
@@ -27,7 +31,11 @@ struct CommunicatorOptions {
 /// A duplicate of the caller's MPI communicator, so that messages never mix with the caller's own.
 /// A handle: copies refer to the same duplicate.
 ///
-/// Collective calls are made by every rank in the same order. Failures of MPI are MpiError.
+/// Collective calls are made by every rank in the same order. Where ranks do not make the same one,
+/// such as a barrier and a broadcast, or broadcasts from different roots, all get a StateError that
+/// says what two of them have asked for; no collective call on this communicator works after that.
+/// (The constructor, the first placement(), and close() are not told to others before.) Failures of MPI
+/// are MpiError, a root that is no rank is an OptionError.
 /// T is float, double, std::int64_t or std::uint8_t; in all_reduce also float16 or bfloat16.
 class Communicator {
  public:
@@ -52,9 +60,8 @@ class Communicator {
   void close();
 
   /// Combines element by element over all ranks; every rank gets the result, with the same bits on
-  /// all. Sums of float16 and bfloat16 are made in float. Collective. StateError on all ranks, which
-  /// says what two of them have asked for, where spans differ in size or type, or ranks in `op`; no
-  /// all_reduce works after that. OptionError for the mean of integers.
+  /// all. Sums of float16 and bfloat16 are made in float. Collective; size, type and `op` must agree.
+  /// OptionError for the mean of integers.
   ///
   /// Up to 64 KiB, and half precision of any length, go through memory that the ranks of a node
   /// share; longer spans are MPI_Allreduce's. SharedBuffer is faster, since nothing is copied.
@@ -80,6 +87,7 @@ class Communicator {
   /// Every rank's text, in rank order, on root; nothing on the others. Collective.
   std::vector<std::string> gather(const std::string& text, int root = 0) const;
 
+  /// Waits until all ranks have come here. Collective.
   void barrier() const;
 
   /// Runs work that may fail on one rank alone, such as reading a file. Collective: where it throws
@@ -89,6 +97,7 @@ class Communicator {
   void agree(const std::function<void()>& work) const;
 
  private:
+  friend class comm::Calls;
   struct Duplicate;
   std::shared_ptr<Duplicate> duplicate_;
 };

@@ -63,6 +63,9 @@ class Module : public Stateful {
   std::vector<NamedParameter> named_parameters() const;
   std::vector<Parameter> parameters() const;
   std::vector<std::pair<std::string, Tensor>> named_buffers() const;
+  /// This module, named "", and those below it in the order of visit(). One that is reached under
+  /// several names appears under the first of them.
+  std::vector<std::pair<std::string, Module*>> named_modules();
 
   /// Draws all parameters anew. The values of a parameter depend on the seed and on its name alone.
   void initialize(std::uint64_t seed);

@@ -50,7 +50,7 @@ class CombinedOptimizer : public KeyedOptimizer {
 
   /// StateError where a member has clipping of its own.
   void check_step() const override;
-  void update(double gradient_scale) override;
+  bool update(double gradient_scale) override;
   void update(const Parameter& parameter, double gradient_scale) override;
 
  private:

@@ -21,13 +21,19 @@ namespace lockstep {
 
 struct StepOptions {
   double gradient_scale = 1;  ///< what gradients are multiplied with: 1 / loss scale
+  /// Whether parameters of a reducer may all be without a gradient, instead of an error.
+  bool allow_none = false;
+  /// What to do in this step where a gradient is not finite, whatever the optimizer's clipping says
+  /// and even if it has none. Without that and clipping, nobody looks.
+  std::optional<optim::NonFinite> non_finite = std::nullopt;
 };
 
 struct StepReport {
-  bool applied = true;  ///< false where clipping has skipped the step
-  /// Norm of all gradients before clipping, where there is any.
+  bool applied = true;  ///< false where the step was skipped
+  bool empty = false;   ///< no parameter had a gradient
+  /// Norm of all gradients, times the gradient_scale, before clipping; where gradients were looked at.
   std::optional<double> gradient_norm = std::nullopt;
-  /// Parameters for whose gradients the step was skipped.
+  /// Parameters whose gradients are not finite, for which the step was skipped unless they are ignored.
   std::vector<std::string> non_finite = {};
 };
 
@@ -81,8 +87,11 @@ class KeyedOptimizer : public Stateful {
   using AfterStep = std::function<void(KeyedOptimizer&, const StepReport&)>;
 
   /// Updates the parameters that have a gradient and require one. OptionError for a gradient_scale
-  /// that is zero or not finite, StateError for a gradient that is not finite where clipping says so;
-  /// nothing has changed then.
+  /// that is zero or not finite, StateError for a gradient that is not finite where clipping or the
+  /// options say so, for gradients that a reducer has yet to reduce, as those under no_sync(), and where
+  /// parameters of a reducer require gradients, but none is there, as when zero_grad() comes after the
+  /// backward; nothing has changed then. Gradients that were reduced are the same on all ranks, and so is
+  /// what comes of it.
   StepReport step(const StepOptions& options = {});
   /// Calls the closure, which computes the loss and its gradients (after zero_grad(), mostly), makes
   /// a step, and returns the loss. The closure of an optimizer that searches along a line is called
@@ -143,7 +152,8 @@ class KeyedOptimizer : public Stateful {
   /// step(closure), for an optimizer to override.
   virtual double step_with(const Closure& closure);
   /// The step itself, of all parameters or of one, without hooks and clipping.
-  virtual void update(double gradient_scale) = 0;
+  /// Whether there was anything to update.
+  virtual bool update(double gradient_scale) = 0;
   virtual void update(const Parameter& parameter, double gradient_scale) = 0;
 
  protected:
@@ -155,6 +165,9 @@ class KeyedOptimizer : public Stateful {
   void run_after_step(const StepReport& report);
 
  private:
+  void check_reduced() const;
+  std::optional<optim::Clipping> clipping_for(const StepOptions& options) const;
+
   std::optional<optim::Clipping> clipping_;
   std::vector<std::pair<std::int64_t, BeforeStep>> before_;
   std::vector<std::pair<std::int64_t, AfterStep>> after_;

@@ -81,7 +81,7 @@ class LBFGS : public KeyedOptimizer {
   void restore(const StateDict& source) override;
 
   /// OptionError: a step needs a closure, and all parameters.
-  void update(double gradient_scale) override;
+  bool update(double gradient_scale) override;
   void update(const Parameter& parameter, double gradient_scale) override;
 
  private:

@@ -67,7 +67,7 @@ class NamedOptimizer : public KeyedOptimizer {
   void check_restore(const StateDict& source) const override;
   void restore(const StateDict& source) override;
 
-  void update(double gradient_scale) override;
+  bool update(double gradient_scale) override;
   void update(const Parameter& parameter, double gradient_scale) override;
 
  private:
@@ -122,7 +122,7 @@ class NamedOptimizer : public KeyedOptimizer {
   void settle(Run& run);
   void settle_all();
   bool start(Entry& entry);
-  void step_entries(Run& run, double gradient_scale);
+  bool step_entries(Run& run, double gradient_scale);
   void step_range(std::size_t begin, std::size_t end, std::int64_t step, bool fresh,
                   double gradient_scale);
   std::int64_t steps_of(const Entry& entry) const;

@@ -9,11 +9,30 @@
 
 namespace lockstep {
 
+/// What the gradients g of several ranks, with weights w, become.
+enum class GradientReduction {
+  mean,  ///< Σ w·g / Σ w
+  sum,   ///< Σ w·g
+};
+
+/// What becomes of a parameter of which some ranks have no gradient when a backward is over. A batch
+/// in several parts is as many: who has reached it in one of them only has missed it in the others.
+enum class MissingGradients {
+  zero,  ///< theirs counts as zero: the gradient of the mean, or sum, of the losses of all ranks
+  leave_out,  ///< a mean is that over the ranks that have one
+  error,      ///< StateError on all ranks, which names it; also where no rank has one
+};
+
 /// Alike on all ranks.
 struct GradientReducerOptions {
   /// A bucket is reduced as soon as it has gradients of at least so many bytes, while the backward
   /// goes on. Affects the speed alone: the results are the same to the bit.
   std::size_t bucket_bytes = std::size_t{1} << 18;
+  GradientReduction reduction = GradientReduction::mean;
+  /// Gradients are divided by it before they are summed, and the sum is multiplied by it: where the
+  /// sum over many ranks would be beyond the largest number. The result is the same but for rounding.
+  double predivide = 1;
+  MissingGradients missing = MissingGradients::zero;
 };
 
 /// Averages the gradients of named parameters over all ranks in the course of every backward; all
@@ -35,13 +54,19 @@ struct GradientReducerOptions {
 /// some ranks alone is for the caller to deal with: the reduction is over by then.
 ///
 /// A backward adds to the gradient that is there, as in PyTorch; what was averaged before is not
-/// counted again. A parameter that a backward reached on some ranks only is averaged with zeros for
-/// the others; one that it reached on no rank stays as it was.
+/// counted again. A parameter that a backward reached on no rank stays as it was. What was reached on
+/// some ranks only is up to GradientReducerOptions::missing; the first time that anything was not, a
+/// warning names it.
+///
+/// requires_grad may change between backwards, on all ranks alike: frozen parameters take no part in
+/// the reduction. Where a backward finds that ranks differ in it, all get a StateError that names
+/// parameter and rank.
 class GradientReducer {
  public:
   /// Collective. Throws on all ranks: NameError, ShapeError or DTypeError, which names the first
   /// difference and two ranks, where the lists differ; StateError where a parameter belongs to
-  /// another reducer; OptionError for an empty list, or options that differ or are out of range.
+  /// another reducer; OptionError for an empty list, or options that differ or are out of range. The
+  /// rounds of a reducer are collective calls on the communicator, among those that a caller makes.
   GradientReducer(std::vector<NamedParameter> parameters, const Communicator& communicator,
                   const GradientReducerOptions& options = {});
   /// Not collective: moves values and gradients back into memory of their own.
@@ -54,25 +79,34 @@ class GradientReducer {
   /// Whether the ranks of a node share the memory of gradients.
   bool shared() const noexcept;
 
-  /// What the gradients of this rank count in the averages to come, such as its number of samples;
-  /// 1 where it was never set. Every reduction gets an OptionError on all ranks for a weight that is
-  /// negative or not finite, or for weights that are all zero where there is anything to reduce; its
-  /// gradients are then still there for the next one. StateError while a reduction is under way.
+  /// What the gradients of this rank count in what is reduced from now on, such as its number of
+  /// samples; 1 where it was never set, and after each DataParallel::backward with a batch. Every
+  /// reduction gets an OptionError on all ranks for a weight that is neither 0 nor a positive normal
+  /// number of f32, or for a mean with weights that are all zero where there is anything to reduce; its
+  /// gradients are then still there for the next one. StateError while a reduction is under way, or
+  /// where DataParallel::backward(batch, loss) has left gradients under no_sync(), which count samples.
   void set_weight(double weight);
 
   /// For gradients that no backward computes: this rank has written its own one of the parameter
   /// where mutable_grad() is, and will not touch it until finish() has returned. The reduction
   /// begins as soon as other parameters allow. What was there before is replaced, even if the reduction
   /// fails. NameError for a parameter of another reducer,
-  /// StateError for one that is ready already.
+  /// StateError for one that is ready already, and where gradients are those of
+  /// DataParallel::backward(batch, loss): with logical replicas, or left by it under no_sync().
   void mark_ready(const Parameter& parameter);
 
-  /// While deferred, gradients add up on this rank and no backward reduces them.
-  void set_deferred(bool deferred) noexcept;
+  /// While what it returns is kept, gradients add up on this rank and no backward reduces them. The
+  /// next backward after that, or finish(), reduces them all. Must be alike on all ranks. A backward that
+  /// throws meanwhile makes that reduction fail on all ranks, unless discard() comes first.
+  [[nodiscard]] std::shared_ptr<const void> no_sync();
 
-  /// Averages what has come together since the last reduction, by backwards that were deferred or by
+  /// Reduces what has come together since the last reduction, by backwards under no_sync() or by
   /// mark_ready(). Collective.
   void finish();
+
+  /// Seconds that this rank has waited for others, and for what it had to do after its backwards, to
+  /// complete reductions.
+  double waited() const noexcept;
 
   /// Forgets, on this rank, what has come together since the last reduction; gradients are what
   /// they were then. StateError where the reduction of any of it is under way.

@@ -17,10 +17,12 @@ struct ChartSeries {
   std::vector<ChartPoint> points;
 };
 
-/// One pair of axes; the title says what is on the y axis, with its unit.
+/// One pair of axes; the title says what is on the y axis, with its unit. That axis begins at 0 where
+/// it is told to, and else where the points do.
 struct ChartPanel {
   std::string title;
   std::vector<ChartSeries> series;
+  bool from_zero = false;
 };
 
 /// Panels stand side by side, two in a row, and share the label of their x axes. Texts are UTF-8.

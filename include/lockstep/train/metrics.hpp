@@ -9,7 +9,8 @@
 
 namespace lockstep::train {
 
-using MetricValue = std::variant<std::int64_t, double, std::string>;
+/// A list has a number for each of something, such as the ranks: std::vector{0.1, 0.2}.
+using MetricValue = std::variant<std::int64_t, double, std::string, std::vector<double>>;
 
 struct Metric {
   std::string name;
@@ -26,16 +27,18 @@ enum class MetricsMode {
   resume,  ///< go on with the file that is there, or begin one
 };
 
-/// A file of records, for programs: the first line is {"schema": "lockstep.metrics", "version": 1},
+/// A file of records, for programs: the first line is {"schema": "lockstep.metrics", "version": 2},
 /// and each line after it a JSON object with a record's names in their order. JSON has no NaN and
-/// no infinity: they are written as null, and read back as NaN.
+/// no infinity: they are written as null, and read back as NaN. docs/metrics.md describes the file,
+/// and the names that mean something to a report.
 ///
 /// Each line is written at once, so that it is there whatever becomes of the program. For one rank
 /// and one thread. The file system's refusals are an Error that names the path and the reason.
 class MetricsLog {
  public:
-  /// DataError where a file to resume is not such a log, is of another version, or is damaged. A
-  /// last line that the end of the program tore is dropped.
+  /// DataError where a file to resume is not such a log, is of a later version, or is damaged. One of
+  /// version 1, which had no lists, becomes one of version 2. A last line that the end of the program
+  /// tore is dropped.
   explicit MetricsLog(const std::filesystem::path& path, MetricsMode mode = MetricsMode::create);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
@@ -59,5 +62,11 @@ class MetricsLog {
 /// The records of a log, without a torn last line. Errors as those of MetricsLog on resume; a
 /// missing file is an Error.
 std::vector<MetricRecord> read_metrics(const std::filesystem::path& path);
+
+/// Writes records to a CSV file (RFC 4180), which has its old contents or all of the new ones
+/// whatever happens: a line of names, and a line a record. A name is a column, in the order of first
+/// appearance; a list of two is the columns name.0 and name.1. What a record lacks, and numbers that
+/// are not finite, are empty. Error, with path and reason, where it cannot be written.
+void write_csv(const std::filesystem::path& path, const std::vector<MetricRecord>& records);
 
 }  // namespace lockstep::train

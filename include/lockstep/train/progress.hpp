@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -21,7 +22,7 @@ struct ProgressOptions {
 /// The progress of a loop, for people. On a terminal it is one line, redrawn at most ten times a
 /// second and never wider than the terminal:
 ///
-///     epoch 2   42% [=======>          ]  12.3k images/s  0:12 left  loss 0.412 acc 85.1 %
+///     epoch 2   42% [=====>      ]  12.3k images/s  wait 3 %  0:12 left  loss 0.412 acc 85.1 %
 ///
 /// Elsewhere, as in a log file, it is a plain line every `line_interval` seconds, and one at the
 /// end. A terminal without a width, which is what mpirun gives its ranks when its own output goes
@@ -41,6 +42,9 @@ class Progress {
   /// So many items are done since the beginning, the initial ones included; `text` follows on the
   /// line.
   void update(std::int64_t items_done, std::string_view text = {});
+  /// From the next line on, tells which share of its time, from 0 to 1, the program has waited, such
+  /// as for other ranks. NaN, as at first, tells nothing; other numbers are cut to the range.
+  void set_waiting(double share);
   /// Leaves a last line with the totals. What comes after is ignored.
   void finish();
 
@@ -56,6 +60,7 @@ class Progress {
   double last_draw_ = 0;
   std::int64_t done_ = 0;
   std::string text_;
+  double waiting_ = std::numeric_limits<double>::quiet_NaN();
   bool drawn_ = false;
   bool finished_ = false;
 };
