@@ -36,6 +36,7 @@ struct ItemNote {
   std::uint8_t missed = 0;     ///< has samples, wants a gradient, and has none of it
   std::uint8_t frozen = 0;     ///< wants none
   std::uint8_t trainable = 0;  ///< wants one
+  std::uint8_t replaces = 0;   ///< has one that takes the place of what was there before
 
   bool operator==(const ItemNote&) const = default;
 };

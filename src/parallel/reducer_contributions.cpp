@@ -155,7 +155,7 @@ void GradientReducer::Engine::mark_ready(const Parameter& parameter) {
   State& state = states_[index];
   if (state.complete) throw StateError("mark_ready: the parameter was marked ready before");
   hold(index);
-  state.used = state.opened = true;
+  state.used = state.opened = state.replaces = true;
   flags(index).has_gradient = true;
   flags(index).reduced = false;
   note_order(index);

@@ -45,7 +45,8 @@ ItemNote GradientReducer::Engine::own_note(std::size_t index) const {
   return {.reached = state.used,
           .missed = trainable && missed,
           .frozen = !trainable,
-          .trainable = trainable};
+          .trainable = trainable,
+          .replaces = state.replaces};
 }
 
 void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
@@ -183,7 +184,7 @@ void GradientReducer::Engine::settle(std::size_t index) {
   flags(index).has_gradient = true;
   flags(index).reduced = true;
   state.used = false;
-  const bool adds = std::exchange(state.stashed, false);
+  const bool adds = std::exchange(state.stashed, false) && agreed_[index].replaces == 0;
   const double scale = scales_.empty() ? 1 : scales_[index];
   if (!adds && scale == 1) return;
   Item& item = items_[index];
@@ -212,7 +213,7 @@ void GradientReducer::Engine::end_round() noexcept {
   part_weight_ = 0;
   if (std::exchange(weighted_, false)) weight_ = 1;
   for (State& state : states_) {
-    state.complete = state.opened = state.missed = false;
+    state.complete = state.opened = state.missed = state.replaces = false;
     state.reached_weight = 0;
   }
 }

@@ -113,6 +113,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     bool missed = false;        // by a part of this rank
     bool complete = false;      // and will not add to it in this round
     bool stashed = false;       // what was there before the round is in `earlier`
+    bool replaces = false;      // what was there before, since the caller has written it
     bool ordered = false;       // it is in order_
     bool planned = true;        // it is in a bucket
     double reached_weight = 0;  // of the parts that have one

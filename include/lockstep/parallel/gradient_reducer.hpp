@@ -89,10 +89,10 @@ class GradientReducer {
 
   /// For gradients that no backward computes: this rank has written its own one of the parameter
   /// where mutable_grad() is, and will not touch it until finish() has returned. The reduction
-  /// begins as soon as other parameters allow. What was there before is replaced, even if the reduction
-  /// fails. NameError for a parameter of another reducer,
-  /// StateError for one that is ready already, and where gradients are those of
-  /// DataParallel::backward(batch, loss): with logical replicas, or left by it under no_sync().
+  /// begins as soon as other parameters allow. What was there before is replaced, on all ranks, and on
+  /// this one even if the reduction fails. NameError for a parameter of another reducer, StateError for
+  /// one that is ready already, and where gradients are those of DataParallel::backward(batch, loss):
+  /// with logical replicas, or left by it under no_sync().
   void mark_ready(const Parameter& parameter);
 
   /// While what it returns is kept, gradients add up on this rank and no backward reduces them. The
