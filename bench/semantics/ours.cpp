@@ -245,8 +245,7 @@ int main(int argc, char** argv) {
   return mpi.run([] {
     const Communicator world(MPI_COMM_WORLD);
     const DataParallelOptions local{.buffers = ReplicaBufferPolicy::local};
-    const DataParallelOptions synchronised{.buffers = ReplicaBufferPolicy::local,
-                                           .synchronise_batch_norm = true};
+    const DataParallelOptions synchronised{.synchronise_batch_norm = true};
     const int steps_to_a_check = static_cast<int>(ReplicaCheckOptions().every);
     const std::map<std::string, bench::SetUp> cases{
         {"sample-weights",
