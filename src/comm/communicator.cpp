@@ -152,18 +152,16 @@ comm::Calls* comm::Calls::of(const Communicator& communicator) {
 
 namespace {
 
-// Whether the communicator has other ranks, which make the same call as well.
-bool announce(const Communicator& communicator, const comm::Job& job) {
-  comm::Calls* calls = comm::Calls::of(communicator);
-  if (calls != nullptr) calls->announce(job);
-  return calls != nullptr;
+void announce(const Communicator& communicator, const comm::Job& job) {
+  if (comm::Calls* calls = comm::Calls::of(communicator)) calls->announce(job);
 }
 
 }  // namespace
 
 Communicator Communicator::duplicate() const {
+  const MPI_Comm communicator = duplicate_->open();
   announce(*this, {.call = comm::Call::duplicate});
-  Communicator copy(duplicate_->open(), duplicate_->options);
+  Communicator copy(communicator, duplicate_->options);
   copy.duplicate_->placement = duplicate_->placement;
   return copy;
 }
