@@ -220,6 +220,16 @@ bench::SetUp of_a_step(const Communicator& ranks, void (Training::*with)(), int 
   };
 }
 
+/// An option that changes how gradients are reduced, once it was used: another replica goes without.
+bench::SetUp of_a_replica(const Communicator& ranks, void (Training::*with)()) {
+  return [&ranks, with] {
+    const auto training = std::make_shared<Training>(ranks);
+    return in_turns(
+        ranks, [training, with] { ((*training).*with)(); },
+        step_of(std::make_shared<Training>(ranks)));
+  };
+}
+
 /// An option of DataParallel, beside its defaults or others.
 bench::SetUp of_replicas(const Communicator& ranks, nn::Sequential (*model)(),
                          const DataParallelOptions& options,
@@ -256,9 +266,9 @@ int main(int argc, char** argv) {
         {"fingerprints", of_a_step(world, &Training::announced_step)},
         {"replica-check", of_a_step(world, &Training::checked_step, steps_to_a_check)},
         {"accumulate-4", of_a_step(world, &Training::accumulated_step)},
-        {"clip-global-norm", of_a_step(world, &Training::clipped_step)},
-        {"non-finite-skip", of_a_step(world, &Training::skipping_step)},
-        {"loss-scale", of_a_step(world, &Training::scaled_step)},
+        {"clip-global-norm", of_a_replica(world, &Training::clipped_step)},
+        {"non-finite-skip", of_a_replica(world, &Training::skipping_step)},
+        {"loss-scale", of_a_replica(world, &Training::scaled_step)},
         {"predivide", of_replicas(world, plain_model, {.predivide = 2})},
         {"missing-leave-out",
          of_replicas(world, plain_model, {.missing = MissingGradients::leave_out})},
@@ -267,7 +277,15 @@ int main(int argc, char** argv) {
         {"logical-replicas-2", of_replicas(world, plain_model, {.logical_replicas = 2})},
         {"logical-replicas-8", of_replicas(world, plain_model, {.logical_replicas = 8})},
         {"local-sgd-4", of_a_loop<LocalTraining>(world)},
-        {"join", of_a_loop<JoinedTraining>(world)}};
+        {"join", of_a_loop<JoinedTraining>(world)},
+        {"fp16-1gbit", of_replicas(world, plain_model, {.wire = WireFormat::fp16})},
+        {"bf16-1gbit", of_replicas(world, plain_model, {.wire = WireFormat::bf16})},
+        {"top-k-1gbit", of_replicas(world, plain_model, {.compression = std::make_shared<TopK>()})},
+        {"top-k-1%-1gbit",
+         of_replicas(world, plain_model,
+                     {.compression = std::make_shared<TopK>(TopK::Options{.fraction = 0.01})})},
+        {"power-sgd-1gbit",
+         of_replicas(world, plain_model, {.compression = std::make_shared<PowerSgd>()})}};
     bench::serve(world, cases);
     return 0;
   });

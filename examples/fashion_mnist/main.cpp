@@ -45,6 +45,11 @@ Score evaluate(nn::Module& model, const data::Dataset& images, const Communicato
   return score.over(ranks);
 }
 
+std::optional<int> host_of(int rank, int ranks, const Options& options) {
+  if (options.hosts == 0) return std::nullopt;
+  return static_cast<int>(rank * options.hosts / ranks);
+}
+
 int run(const Options& options, const Communicator& world) {
   const bool reports = world.rank() == 0;
   const auto checkpoint_path = options.out / "checkpoint.lockstep";
@@ -170,7 +175,13 @@ int main(int argc, char** argv) {
   return mpi.run([&] {
     Communicator world(MPI_COMM_WORLD);
     const CommandLine command = parse_command_line(argc, argv, world.rank());
-    const int status = command.exit_status ? *command.exit_status : run(command.options, world);
+    int status = command.exit_status.value_or(0);
+    if (!command.exit_status) {
+      Communicator ranks(MPI_COMM_WORLD,
+                         {.node = host_of(world.rank(), world.size(), command.options)});
+      status = run(command.options, ranks);
+      ranks.close();
+    }
     world.close();
     return status;
   });

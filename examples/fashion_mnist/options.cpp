@@ -118,17 +118,43 @@ void add_gradients(CLI::App& app, Options& options) {
   app.add_flag("--loss-scale", options.loss_scale, "Scale the loss, dynamically");
 }
 
+void add_compression(CLI::App& app, Options& options) {
+  app.option_defaults()->group("Between hosts");
+  app.add_option("--hosts", options.hosts, "Take the ranks to be on N hosts, to try this")
+      ->check(at_least_one)
+      ->option_text("N");
+  add_choice<WireFormat, WireFormat>(
+      app, "--wire", options.wire,
+      {{"full", WireFormat::full}, {"fp16", WireFormat::fp16}, {"bf16", WireFormat::bf16}},
+      "Gradients travel in full, fp16 or bf16 [full]");
+  CLI::Option* const top_k =
+      app.add_option("--top-k", options.top_k, "Send that share of the numbers of a gradient")
+          ->option_text("X");
+  app.add_option("--power-sgd", options.power_sgd, "Send gradients as products of that rank")
+      ->check(at_least_one)
+      ->excludes(top_k)
+      ->option_text("N");
+  app.add_option("--compress-after", options.compress_after, "Steps before that begins [0]")
+      ->check(not_negative)
+      ->option_text("N");
+}
+
 /// Why options cannot go together; empty where they can.
 std::string contradiction(const Options& options) {
   using enum BatchNormalisation;
   const bool logical = options.logical_replicas > 0, local_sgd = options.local_sgd > 0;
   const bool accumulates = options.accumulate > 1;
+  const bool narrow = options.compresses() || options.wire != WireFormat::full;
   const bool sums = options.reduction == GradientReduction::sum;
   const std::vector<std::pair<bool, std::string>> rules{
       {logical && accumulates, "--logical-replicas cut each batch themselves: no --accumulate"},
       {logical && options.uneven, "--logical-replicas cut one global batch: no --uneven"},
       {logical && options.batch_norm != none && options.batch_norm != average,
        "with --logical-replicas, --batch-norm can be average only"},
+      {logical && narrow,
+       "--logical-replicas give the same bits on any hosts: no --wire, --top-k or --power-sgd"},
+      {!options.compresses() && options.compress_after > 0,
+       "--compress-after is one of --top-k and --power-sgd"},
       {sums && options.missing == MissingGradients::leave_out,
        "--missing leave-out is about a mean, not about --reduction sum"},
       {options.loss_scale && options.non_finite,
@@ -136,17 +162,17 @@ std::string contradiction(const Options& options) {
       {options.replicas_differ() && options.check_every.value_or(0) > 0,
        "--check-every needs replicas that are alike: not --local-sgd or --batch-norm local"},
       {!local_sgd && options.local_sgd_warmup > 0, "--local-sgd-warmup is one of --local-sgd"},
-      {local_sgd && (logical || accumulates || sums || options.predivide != 1 ||
+      {local_sgd && (logical || accumulates || sums || narrow || options.predivide != 1 ||
                      options.missing != MissingGradients::zero),
        "--local-sgd reduces no gradients: no --logical-replicas, --accumulate, --reduction, "
-       "--predivide or --missing"},
+       "--predivide, --missing, --wire, --top-k or --power-sgd"},
       {local_sgd && (options.loss_scale || options.non_finite == optim::NonFinite::skip),
        "with --local-sgd, a step that one rank alone skips would part the optimizers: no "
        "--loss-scale or --non-finite skip"},
       {local_sgd && options.uneven == UnevenInputs::join,
        "with --local-sgd, all ranks make all steps: --uneven can be shortest only"},
-      {local_sgd && options.batch_norm != none && options.batch_norm != local,
-       "with --local-sgd, each rank has its own statistics: --batch-norm can be local only"}};
+      {local_sgd && (options.batch_norm == broadcast || options.batch_norm == synchronised),
+       "with --local-sgd, no step waits for others: --batch-norm can be local or average only"}};
   for (const auto& [applies, why] : rules) {
     if (applies) return why;
   }
@@ -162,6 +188,7 @@ CommandLine parse_command_line(int argc, char** argv, int rank) {
   add_training(app, result.options);
   add_replicas(app, result.options);
   add_gradients(app, result.options);
+  add_compression(app, result.options);
   try {
     app.parse(argc, argv);
     if (const std::string why = contradiction(result.options); !why.empty()) {

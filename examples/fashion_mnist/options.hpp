@@ -31,6 +31,11 @@ struct Options {
   lockstep::GradientReduction reduction = lockstep::GradientReduction::mean;
   double predivide = 1;
   lockstep::MissingGradients missing = lockstep::MissingGradients::zero;
+  std::int64_t hosts = 0;  ///< that the ranks are taken to be on; 0 for those that they are on
+  lockstep::WireFormat wire = lockstep::WireFormat::full;
+  std::optional<double> top_k;            ///< share of the numbers of a gradient
+  std::optional<std::int64_t> power_sgd;  ///< rank
+  std::uint64_t compress_after = 0;       ///< reductions
   std::int64_t local_sgd =
       0;  ///< steps from one average to the next; 0 where gradients are reduced
   std::int64_t local_sgd_warmup = 0;
@@ -41,6 +46,7 @@ struct Options {
   /// Steps from one check to the next, 0 for none. By default none where replicas are meant to differ.
   std::optional<std::int64_t> check_every;
 
+  bool compresses() const { return top_k || power_sgd; }
   /// Whether replicas differ between the ends of epochs.
   bool replicas_differ() const { return local_sgd > 0 || batch_norm == BatchNormalisation::local; }
 };

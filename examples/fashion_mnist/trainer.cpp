@@ -24,11 +24,26 @@ nn::Sequential make_model(const Options& options) {
 
 namespace {
 
+std::shared_ptr<const GradientCompression> compression_of(const Options& options) {
+  if (options.top_k) {
+    return std::make_shared<TopK>(
+        TopK::Options{.fraction = *options.top_k, .first_reduction = options.compress_after});
+  }
+  if (options.power_sgd) {
+    return std::make_shared<PowerSgd>(PowerSgd::Options{.rank = *options.power_sgd,
+                                                        .first_reduction = options.compress_after,
+                                                        .seed = options.seed});
+  }
+  return nullptr;
+}
+
 DataParallelOptions replica_options(const Options& options) {
   DataParallelOptions result{
       .reduction = options.reduction,
       .predivide = options.predivide,
       .missing = options.missing,
+      .wire = options.wire,
+      .compression = compression_of(options),
       .synchronise_batch_norm = options.batch_norm == BatchNormalisation::synchronised,
       .logical_replicas = options.logical_replicas};
   if (options.batch_norm == BatchNormalisation::local) result.buffers = ReplicaBufferPolicy::local;
@@ -44,9 +59,13 @@ Trainer::Trainer(nn::Module& model, const optim::UpdateRule& rule, const Options
                  const Communicator& ranks)
     : options_(options), ranks_(ranks), model_(&model), optimizer_(model.named_parameters(), rule) {
   if (options.local_sgd > 0) {
-    averager_.emplace(model, ranks,
-                      ParameterAveragerOptions{.every = options.local_sgd,
-                                               .warmup_steps = options.local_sgd_warmup});
+    const ParameterAveragerOptions averages{.every = options.local_sgd,
+                                            .warmup_steps = options.local_sgd_warmup};
+    if (options.batch_norm == BatchNormalisation::local) {
+      averager_.emplace(model.named_parameters(), ranks, averages);
+    } else {
+      averager_.emplace(model, ranks, averages);
+    }
   } else {
     replica_.emplace(model, ranks, replica_options(options));
   }
@@ -120,6 +139,7 @@ std::vector<checkpoint::Item> Trainer::state() {
   std::vector<checkpoint::Item> items{{"optimizer", optimizer_}, {"check", *check_}};
   if (loss_scale_) items.emplace_back("loss_scale", *loss_scale_);
   if (averager_) items.emplace_back("averager", *averager_);
+  if (options_.compresses()) items.emplace_back("compression", replica_->reducer());
   return items;
 }
 

@@ -90,11 +90,8 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias,
       kernels::activate(f, result.size(), y, y);
     }
   });
-  std::vector<Variable> inputs;
-  inputs.reserve(3);
-  for (const Variable* input : {&x, &weight, &bias}) {
-    if (input->defined()) inputs.push_back(*input);
-  }
+  std::vector<Variable> inputs{x, weight};
+  if (bias.defined()) inputs.push_back(bias);
   return record(
       result, std::move(inputs),
       [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, f,

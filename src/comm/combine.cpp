@@ -61,8 +61,8 @@ void load(std::size_t n, const T* x, Accumulator<T>* y) {
   for (; i < n; ++i) y[i] = static_cast<Accumulator<T>>(x[i]);
 }
 
-template <class T>
-void store(std::size_t n, const Accumulator<T>* x, T* y) {
+template <class A, class T>
+void store(std::size_t n, const A* x, T* y) {
   std::size_t i = 0;
 #ifdef __F16C__
   if constexpr (std::is_same_v<T, float16>) {
@@ -204,11 +204,25 @@ void dispatch(ReduceOp op, Function&& function) {
   }
 }
 
+template <class Function>
+void dispatch(WireFormat format, Function&& function) {
+  if (format == WireFormat::fp16) return function.template operator()<float16>();
+  function.template operator()<bfloat16>();
+}
+
+template <class Function>
+void dispatch_wire(WireFormat format, Element element, Function&& function) {
+  dispatch(format, [&]<class W>() {
+    if (element == Element::f64) return function.template operator()<W, double>();
+    function.template operator()<W, float>();
+  });
+}
+
 // From elements of type S to a result of type T.
 template <class S, class T, class Op>
 void to_result(std::size_t count, std::span<const Operand> operands, const SumOrder& order,
                double divisor, T* result) {
-  using A = Accumulator<T>;
+  using A = Accumulator<S>;
   if constexpr (std::is_same_v<S, T> && std::is_same_v<T, A> && std::is_same_v<Op, Add> &&
                 std::is_floating_point_v<T>) {
     if (order.steps.size() == 2 && order.outputs == 1 && has_exact_inverse(divisor)) {
@@ -250,6 +264,12 @@ std::size_t accumulator_size(Element element) noexcept {
   return size;
 }
 
+std::size_t wire_size(WireFormat format) noexcept {
+  std::size_t size = 0;
+  dispatch(format, [&]<class W>() { size = sizeof(W); });
+  return size;
+}
+
 void combine(Element element, ReduceOp op, std::size_t count, std::span<const Operand> operands,
              const SumOrder& order, void* const* outputs) {
   dispatch(element, [&]<class T>() {
@@ -281,6 +301,28 @@ void combine_and_conclude(Element element, ReduceOp op, std::size_t count,
     dispatch(op, [&]<class Op>() {
       to_result<T, T, Op>(count, operands, order, divisor, static_cast<T*>(result));
     });
+  });
+}
+
+void to_wire(WireFormat format, Element element, std::size_t count, const void* numbers,
+             double factor, void* wire) {
+  dispatch_wire(format, element, [&]<class W, class T>() {
+    alignas(64) std::array<float, block_size> scaled;
+    for (std::size_t begin = 0; begin < count; begin += block_size) {
+      const std::size_t n = std::min(block_size, count - begin);
+      const T* x = static_cast<const T*>(numbers) + begin;
+      const T by = static_cast<T>(factor);
+      for (std::size_t i = 0; i < n; ++i) scaled[i] = static_cast<float>(by * x[i]);
+      store(n, scaled.data(), static_cast<W*>(wire) + begin);
+    }
+  });
+}
+
+void conclude_wire(WireFormat format, Element element, std::size_t count,
+                   std::span<const Operand> operands, const SumOrder& order, double divisor,
+                   void* result) {
+  dispatch_wire(format, element, [&]<class W, class T>() {
+    to_result<W, T, Add>(count, operands, order, divisor, static_cast<T*>(result));
   });
 }
 

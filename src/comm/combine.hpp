@@ -7,6 +7,7 @@
 
 #include "comm/sum_order.hpp"
 #include "lockstep/comm/reduce_op.hpp"
+#include "lockstep/comm/wire.hpp"
 
 namespace lockstep::comm {
 
@@ -17,6 +18,8 @@ std::string_view to_string(Element element) noexcept;
 std::size_t item_size(Element element) noexcept;
 /// Of what sums are made in: f32 for f16 and bf16, and else the same.
 std::size_t accumulator_size(Element element) noexcept;
+/// Of a number of `element` that travels as `format`, which is not full.
+std::size_t wire_size(WireFormat format) noexcept;
 
 /// One of the arrays that are combined, and what a sum multiplies it by (f32, f64, f16, bf16).
 struct Operand {
@@ -39,5 +42,14 @@ void conclude(Element element, ReduceOp op, std::size_t count, std::span<const O
 void combine_and_conclude(Element element, ReduceOp op, std::size_t count,
                           std::span<const Operand> operands, const SumOrder& order, double divisor,
                           void* result);
+
+/// Writes `factor` times each of `count` numbers of f32 or f64 as they travel.
+void to_wire(WireFormat format, Element element, std::size_t count, const void* numbers,
+             double factor, void* wire);
+
+/// As conclude(), of sums of f32 or f64 whose operands are as they travel.
+void conclude_wire(WireFormat format, Element element, std::size_t count,
+                   std::span<const Operand> operands, const SumOrder& order, double divisor,
+                   void* result);
 
 }  // namespace lockstep::comm

@@ -11,6 +11,8 @@ namespace lockstep::comm {
 /// Segments are cut at lines only: two ranks never write to the same line of cache.
 constexpr std::size_t line_bytes = 64;
 
+class Codec;
+
 constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
   return (bytes + line_bytes - 1) / line_bytes * line_bytes;
 }
@@ -23,9 +25,20 @@ struct Piece {
   std::size_t bytes = 0;
 };
 
+/// Numbers of a job whose squares are summed as they are reduced: of each block of core/squares.hpp
+/// by itself, by the rank that writes it.
+struct Measured {
+  Element element = Element::f32;  ///< or f64
+  std::size_t line = 0;            ///< of the job, in which they begin
+  std::size_t offset = 0;          ///< in the segment
+  std::size_t numbers = 0;
+  std::size_t sums = 0;  ///< offset of the blocks' sums in the result, f64
+};
+
 /// One reduction. What it refers to must stay as it is until the reduction is complete.
 struct Job {
   std::span<const Piece> pieces = {};
+  std::span<const Measured> measured = {};  ///< none of them empty, in the order of lines
   Call call = Call::reduction;
   std::uint32_t number = 0;       ///< of a bucket or reducer, or the root of a call
   std::uint64_t count = 0;        ///< of the caller's elements, where all are of one kind
@@ -35,6 +48,8 @@ struct Job {
   bool weighted = false;          ///< the numbers are multiplied by it already
   bool average = false;           ///< divide sums by the sum of all weights
   double divisor = 1;             ///< of sums that are no averages
+  /// Ranges that are none of the pieces, where there are several nodes. There is always a piece.
+  std::span<Codec* const> codecs = {};
 
   std::size_t lines() const noexcept {
     std::size_t bytes = 0;
@@ -46,14 +61,6 @@ struct Job {
 struct LineRange {
   std::size_t begin, end;
 };
-
-/// Which lines of a job belong to one of `shares` that are as equal as may be. A few lines are not
-/// cut: that would cost more than it gains. So some ranks may have no share of a job at all.
-constexpr LineRange share_of(std::size_t lines, std::size_t share, std::size_t shares) noexcept {
-  constexpr std::size_t few = 8;
-  if (lines <= few) return {share + 1 < shares ? lines : 0, lines};
-  return {lines * share / shares, lines * (share + 1) / shares};
-}
 
 /// Calls use(piece, offset, bytes) for each part of a piece that lies in the lines [begin, end) of a
 /// job, which counts the lines of its pieces one after the other; `offset` is in the segment.

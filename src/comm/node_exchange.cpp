@@ -5,18 +5,27 @@
 #include <utility>
 
 #include "comm/check.hpp"
+#include "comm/measured.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
 namespace {
 
 constexpr int failure_tag = 1000;
-constexpr int first_tag = 1001;
+
+// Two of each lane, from here on. Those of codecs follow.
+constexpr int tag(std::size_t lane, int phase) {
+  return failure_tag + 1 + 2 * static_cast<int>(lane) + phase;
+}
+
 // Lines of a message. Below the 64 KiB up to which Open MPI hands a message to TCP at once, so that
 // the network goes on with it while this process computes.
 constexpr std::size_t longest_message = 960;
 // Of the first chunk, which all ranks exchange with all others, where there are more than two.
 constexpr std::size_t shortest_chunk = 64;
+// So that a chunk has lines, wherever it may be cut.
+static_assert(shortest_chunk >= block_lines &&
+              longest_message / SumOrder::max_depth >= block_lines);
 
 // Messages that are under way at a time: enough for what a link carries between two looks at it.
 constexpr std::size_t slots_for(std::size_t nodes) {
@@ -42,85 +51,43 @@ constexpr std::size_t buffer_bytes = (1 + 2 * longest_message) * line_bytes;
 
 }  // namespace
 
-NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
+NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Lanes& lanes,
                            SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
-                           std::byte* result, std::size_t capacity, std::size_t most_lines)
+                           WireFormat wire, std::byte* result, std::size_t capacity,
+                           std::size_t most_lines)
     : node_(node),
       communicator_(communicator),
-      nodes_(placement.nodes),
+      lanes_(lanes),
       order_(std::move(order)),
       weight_order_(std::move(weight_order)),
       outputs_(std::move(outputs)),
+      wire_(wire),
       longest_chunk_(longest_message / *std::max_element(outputs_.begin(), outputs_.end())),
       result_(result),
-      own_node_(static_cast<std::size_t>(placement.node)),
-      lanes_(0) {
-  for (const std::vector<int>& ranks : nodes_) lanes_ = std::max(lanes_, ranks.size());
-  const auto place = static_cast<std::size_t>(placement.node_rank);
-  const std::size_t ranks = nodes_[own_node_].size();
-  // The lanes of which owner() is this rank.
-  first_lane_ = (place * lanes_ + ranks - 1) / ranks;
-  last_lane_ = ((place + 1) * lanes_ + ranks - 1) / ranks;
-  next_lane_ = first_lane_;
-  blocks_.resize(outputs_[own_node_]);
+      next_lane_(lanes.first()) {
+  blocks_.resize(outputs_[lanes_.own_node()]);
+  if (wire_ != WireFormat::full) scratch_.resize(longest_chunk_ * line_bytes / sizeof(double));
   // Each slot has buffers, so there are no more than all that can be under way need.
-  const std::size_t lane_lines = most_lines / lanes_ + 1;
-  const std::size_t chunks =
-      2 + lane_lines / chunk_lines(lane_lines, nodes_.size(), longest_chunk_);
-  slots_.resize(std::min(slots_for(nodes_.size()), capacity * chunks * (last_lane_ - first_lane_)));
-  for (Slot& slot : slots_) {
-    slot.requests.reserve(2 * nodes_.size());
-    slot.incoming.resize(nodes_.size());
-  }
+  const std::size_t nodes = lanes_.nodes();
+  const std::size_t lane_lines = most_lines / lanes_.count() + 1;
+  const std::size_t chunks = 2 + lane_lines / chunk_lines(lane_lines, nodes, longest_chunk_);
+  const std::size_t slots =
+      std::min(slots_for(nodes), capacity * chunks * (lanes_.last() - lanes_.first()));
+  for (std::size_t i = 0; i < slots; ++i) slots_.emplace_back(communicator, nodes);
 }
 
 NodeExchange::~NodeExchange() {
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  // Whether some of them are under way, so that MPI may still read or write what they are of.
-  const auto abandon = [&](std::vector<MPI_Request>& requests) {
-    bool pending = false;
-    for (MPI_Request& request : requests) {
-      if (request == MPI_REQUEST_NULL || finalized != 0) continue;
-      pending = true;
-      MPI_Cancel(&request);
-      MPI_Request_free(&request);
-    }
-    return pending;
-  };
-  for (Slot& slot : slots_) {
-    if (!abandon(slot.requests)) continue;
-    static_cast<void>(slot.outgoing.release());
-    for (Buffer& buffer : slot.incoming) static_cast<void>(buffer.release());
-  }
   if (abandon(failure_sends_)) static_cast<void>(new std::vector<char>(std::move(failure_)));
 }
 
-int NodeExchange::owner(std::size_t node, std::size_t lane) const {
-  return nodes_[node][lane * nodes_[node].size() / lanes_];
-}
-
-int NodeExchange::tag(std::size_t lane, int phase) const {
-  return first_tag + 2 * static_cast<int>(lane) + phase;
-}
-
-void NodeExchange::send(Slot& slot, const std::byte* data, std::size_t bytes, std::size_t node,
-                        int phase) {
-  check_mpi(MPI_Isend(data, static_cast<int>(bytes), MPI_BYTE, owner(node, slot.lane),
-                      tag(slot.lane, phase), communicator_,
-                      &slot.requests.emplace_back(MPI_REQUEST_NULL)),
-            "MPI_Isend");
+void NodeExchange::send(Slot& slot, std::size_t bytes, std::size_t node, int phase) {
+  slot.messages.send(slot.messages.outgoing(bytes), bytes, lanes_.owner(node, slot.lane),
+                     tag(slot.lane, phase));
 }
 
 void NodeExchange::receive(Slot& slot, std::size_t node, int phase) {
-  Buffer& buffer = slot.incoming[node];
-  if (buffer == nullptr) {
-    buffer.reset(new (std::align_val_t{line_bytes}) std::byte[buffer_bytes]);
-  }
-  check_mpi(MPI_Irecv(buffer.get(), static_cast<int>(buffer_bytes), MPI_BYTE,
-                      owner(node, slot.lane), tag(slot.lane, phase), communicator_,
-                      &slot.requests.emplace_back(MPI_REQUEST_NULL)),
-            "MPI_Irecv");
+  slot.messages.receive(slot.messages.incoming(node, buffer_bytes), buffer_bytes,
+                        lanes_.owner(node, slot.lane), tag(slot.lane, phase));
 }
 
 void NodeExchange::advance() {
@@ -129,7 +96,7 @@ void NodeExchange::advance() {
     ++issued_;
   }
   while (concluded_ < issued_ && conclude(slot(concluded_))) {
-    if (slot(concluded_++).last) node_.finish();
+    if (slot(concluded_++).last) ++finished_;
   }
 }
 
@@ -137,9 +104,12 @@ void NodeExchange::advance() {
 bool NodeExchange::fill(Slot& slot) {
   if (next_sequence_ > node_.started() || !node_.ready(next_sequence_)) return false;
   const std::size_t lines = node_.lines(next_sequence_);
-  const auto of_lane = [&](std::size_t lane) { return share_of(lines, lane, lanes_); };
+  const std::span<const Measured> measured = node_.job(next_sequence_).measured;
+  const auto of_lane = [&](std::size_t lane) {
+    return share_of(measured, lines, lane, lanes_.count());
+  };
   const auto skip_empty_lanes = [&] {
-    while (next_lane_ < last_lane_ && of_lane(next_lane_).begin == of_lane(next_lane_).end) {
+    while (next_lane_ < lanes_.last() && of_lane(next_lane_).begin == of_lane(next_lane_).end) {
       ++next_lane_;
     }
   };
@@ -148,15 +118,16 @@ bool NodeExchange::fill(Slot& slot) {
   slot.lane = next_lane_;
   slot.chunk = next_chunk_;
   slot.concluded = false;
-  slot.requests.clear();
   slot.lines = {0, 0};
-  if (next_lane_ < last_lane_) {
+  if (next_lane_ < lanes_.last()) {
     const LineRange lane = of_lane(next_lane_);
     const std::size_t first =
-        first_chunk_lines(lane.end - lane.begin, nodes_.size(), longest_chunk_);
-    const std::size_t longest = chunk_lines(lane.end - lane.begin, nodes_.size(), longest_chunk_);
-    slot.lines.begin = lane.begin + (next_chunk_ == 0 ? 0 : first + (next_chunk_ - 1) * longest);
-    slot.lines.end = std::min(lane.end, slot.lines.begin + (next_chunk_ == 0 ? first : longest));
+        first_chunk_lines(lane.end - lane.begin, lanes_.nodes(), longest_chunk_);
+    const std::size_t longest = chunk_lines(lane.end - lane.begin, lanes_.nodes(), longest_chunk_);
+    slot.lines.begin = next_chunk_ == 0 ? lane.begin : next_line_;
+    slot.lines.end =
+        cut_at(measured, slot.lines.begin + (next_chunk_ == 0 ? first : longest), lane.end);
+    next_line_ = slot.lines.end;
     ++next_chunk_;
     if (slot.lines.end == lane.end) {
       next_chunk_ = 0;
@@ -164,106 +135,108 @@ bool NodeExchange::fill(Slot& slot) {
       skip_empty_lanes();
     }
   }
-  slot.last = next_lane_ >= last_lane_;
+  slot.last = next_lane_ >= lanes_.last();
   if (slot.last) {
     ++next_sequence_;
-    next_lane_ = first_lane_;
+    next_lane_ = lanes_.first();
   }
-  const std::size_t combiner = slot.chunk % nodes_.size();
-  slot.way = slot.chunk == 0 || nodes_.size() == 2 ? Way::direct
-             : combiner == own_node_               ? Way::combines
-                                                   : Way::receives;
+  const std::size_t combiner = slot.chunk % lanes_.nodes();
+  slot.way = slot.chunk == 0 || lanes_.nodes() == 2 ? Way::direct
+             : combiner == lanes_.own_node()        ? Way::combines
+                                                    : Way::receives;
   return true;
 }
 
 // Combines the chunk on this node, and sends it on its way.
 void NodeExchange::issue(Slot& slot) {
   if (slot.lines.begin == slot.lines.end) return;
-  if (slot.outgoing == nullptr) {
-    slot.outgoing.reset(new (std::align_val_t{line_bytes}) std::byte[buffer_bytes]);
-  }
-  const std::size_t combiner = slot.chunk % nodes_.size();
-  for (std::size_t node = 0; node < nodes_.size(); ++node) {
-    if (node == own_node_ || slot.way == Way::receives) continue;
+  const std::size_t combiner = slot.chunk % lanes_.nodes();
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+    if (node == lanes_.own_node() || slot.way == Way::receives) continue;
     receive(slot, node, 0);
   }
   if (slot.way == Way::receives) receive(slot, combiner, 1);
 
-  Announcement announcement = node_.announcement(slot.sequence);
-  announcement.weight = node_.weight(slot.sequence);
-  const Header header{.announcement = announcement, .chunk = slot.chunk};
-  std::memcpy(slot.outgoing.get(), &header, sizeof(header));
-  std::byte* payload = slot.outgoing.get() + line_bytes;
-  const Job& job = node_.job(slot.sequence);
-  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    for (void*& block : blocks_) {
-      block = payload;
-      payload += accumulated(piece, bytes);
-    }
-    combine(piece.element, piece.op, bytes / item_size(piece.element),
-            node_.operands(piece, slot.sequence, offset), node_.order(), blocks_.data());
-  });
-  const auto size = static_cast<std::size_t>(payload - slot.outgoing.get());
-  for (std::size_t node = 0; node < nodes_.size(); ++node) {
+  add_header(slot, node_.weight(slot.sequence));
+  std::byte* const message = slot.messages.outgoing(buffer_bytes);
+  std::size_t size = line_bytes;
+  for_lines(node_.job(slot.sequence).pieces, slot.lines,
+            [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+              add_sums(slot, piece, offset, bytes, message + size);
+              size += blocks_.size() * travelling_bytes(piece, bytes);
+            });
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     const bool to = slot.way == Way::direct || (slot.way == Way::receives && node == combiner);
-    if (node != own_node_ && to) send(slot, slot.outgoing.get(), size, node, 0);
+    if (node != lanes_.own_node() && to) send(slot, size, node, 0);
   }
 }
 
-bool NodeExchange::test(Slot& slot) {
-  int done = 0;
-  check_mpi(MPI_Testall(static_cast<int>(slot.requests.size()), slot.requests.data(), &done,
-                        MPI_STATUSES_IGNORE),
-            "MPI_Testall");
-  if (done != 0) slot.requests.clear();
-  return done != 0;
+bool NodeExchange::is_narrowed(const Piece& piece) const {
+  return wire_ != WireFormat::full && piece.op == ReduceOp::sum &&
+         (piece.element == Element::f32 || piece.element == Element::f64);
+}
+
+// Of one sum of a node.
+std::size_t NodeExchange::travelling_bytes(const Piece& piece, std::size_t bytes) const {
+  const std::size_t count = bytes / item_size(piece.element);
+  return count * (is_narrowed(piece) ? wire_size(wire_) : accumulator_size(piece.element));
+}
+
+// The sums of this node; as means, where the range of numbers is narrow.
+void NodeExchange::add_sums(const Slot& slot, const Piece& piece, std::size_t offset,
+                            std::size_t bytes, std::byte* payload) {
+  const std::size_t count = bytes / item_size(piece.element);
+  const bool narrowed = is_narrowed(piece);
+  for (void*& block : blocks_) {
+    block = narrowed ? static_cast<void*>(scratch_.data()) : payload;
+    payload += accumulated(piece, bytes);
+  }
+  combine(piece.element, piece.op, count, node_.operands(piece, slot.sequence, offset),
+          node_.order(), blocks_.data());
+  if (!narrowed) return;
+  const double weight = node_.weight(slot.sequence);
+  to_wire(wire_, piece.element, count, scratch_.data(), weight > 0 ? 1 / weight : 0,
+          payload - accumulated(piece, bytes));
 }
 
 // Whether the chunk is complete; takes the next step to that if it can be taken.
 bool NodeExchange::conclude(Slot& slot) {
   if (slot.lines.begin == slot.lines.end) return true;
-  if (!test(slot)) return false;
+  if (!slot.messages.test()) return false;
   if (slot.concluded) return true;
   slot.concluded = true;
   check_headers(slot);
-  const Job& job = node_.job(slot.sequence);
   if (slot.way == Way::receives) {
-    const std::byte* payload = slot.incoming[slot.chunk % nodes_.size()].get() + line_bytes;
-    for_lines(job.pieces, slot.lines, [&](const Piece&, std::size_t offset, std::size_t bytes) {
-      std::memcpy(result_ + offset, payload, bytes);
-      payload += bytes;
-    });
+    take_result(slot, slot.chunk % lanes_.nodes());
     return true;
   }
   combine_nodes(slot);
   if (slot.way == Way::direct) return true;
-
-  std::byte* payload = slot.outgoing.get() + line_bytes;
-  for_lines(job.pieces, slot.lines, [&](const Piece&, std::size_t offset, std::size_t bytes) {
-    std::memcpy(payload, result_ + offset, bytes);
-    payload += bytes;
-  });
-  const auto size = static_cast<std::size_t>(payload - slot.outgoing.get());
-  for (std::size_t node = 0; node < nodes_.size(); ++node) {
-    if (node != own_node_) send(slot, slot.outgoing.get(), size, node, 1);
-  }
-  return test(slot);
+  spread_result(slot);
+  return slot.messages.test();
 }
 
-const std::byte* NodeExchange::message(const Slot& slot, std::size_t node) const {
-  return (node == own_node_ ? slot.outgoing : slot.incoming[node]).get();
+std::byte* NodeExchange::message(Slot& slot, std::size_t node) {
+  return node == lanes_.own_node() ? slot.messages.outgoing(buffer_bytes)
+                                   : slot.messages.incoming(node, buffer_bytes);
 }
 
-NodeExchange::Header NodeExchange::header_of(const Slot& slot, std::size_t node) const {
+NodeExchange::Header NodeExchange::header_of(Slot& slot, std::size_t node) {
   Header header;
   std::memcpy(&header, message(slot, node), sizeof(header));
   return header;
 }
 
+void NodeExchange::add_header(Slot& slot, double weight) {
+  Header header{.announcement = node_.announcement(slot.sequence), .chunk = slot.chunk};
+  header.announcement.weight = weight;
+  std::memcpy(message(slot, lanes_.own_node()), &header, sizeof(header));
+}
+
 // The sums of all nodes that come next in their messages, each of so many bytes.
-std::span<const Operand> NodeExchange::next_sums(const Slot& slot, std::size_t bytes) {
+std::span<const Operand> NodeExchange::next_sums(Slot& slot, std::size_t bytes) {
   operands_.clear();
-  for (std::size_t node = 0; node < nodes_.size(); ++node) {
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     for (std::size_t output = 0; output < outputs_[node]; ++output) {
       operands_.push_back({.data = message(slot, node) + positions_[node]});
       positions_[node] += bytes;
@@ -274,27 +247,75 @@ std::span<const Operand> NodeExchange::next_sums(const Slot& slot, std::size_t b
 
 void NodeExchange::combine_nodes(Slot& slot) {
   const Job& job = node_.job(slot.sequence);
-  double divisor = job.divisor;
-  if (job.average) {
-    weights_.clear();
-    for (std::size_t node = 0; node < nodes_.size(); ++node) {
-      weights_.push_back(header_of(slot, node).announcement.weight);
-    }
-    divisor = weight_order_.sum(weights_);
+  weights_.clear();
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+    weights_.push_back(header_of(slot, node).announcement.weight);
   }
-  positions_.assign(nodes_.size(), line_bytes);
+  const double divisor = job.average ? weight_order_.sum(weights_) : job.divisor;
+  positions_.assign(lanes_.nodes(), line_bytes);
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    comm::conclude(piece.element, piece.op, bytes / item_size(piece.element),
-                   next_sums(slot, accumulated(piece, bytes)), order_, divisor, result_ + offset);
+    const std::size_t count = bytes / item_size(piece.element);
+    next_sums(slot, travelling_bytes(piece, bytes));
+    if (!is_narrowed(piece)) {
+      comm::conclude(piece.element, piece.op, count, operands_, order_, divisor, result_ + offset);
+      return;
+    }
+    for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+      operands_[node].weight = weights_[node];
+    }
+    conclude_wire(wire_, piece.element, count, operands_, order_, divisor, result_ + offset);
   });
+  measure(job.measured, slot.lines, result_);
 }
 
-void NodeExchange::check_headers(const Slot& slot) {
+// Tells the other nodes the result of a chunk. What is narrow is a mean again, and the header says what
+// to multiply it with; this node takes it as the others do.
+void NodeExchange::spread_result(Slot& slot) {
+  const Job& job = node_.job(slot.sequence);
+  const double total = job.average ? 1 : weight_order_.sum(weights_) / job.divisor;
+  add_header(slot, total);
+  std::byte* payload = message(slot, lanes_.own_node()) + line_bytes;
+  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+    if (is_narrowed(piece)) {
+      to_wire(wire_, piece.element, bytes / item_size(piece.element), result_ + offset,
+              total > 0 ? 1 / total : 0, payload);
+      payload += travelling_bytes(piece, bytes);
+    } else {
+      std::memcpy(payload, result_ + offset, bytes);
+      payload += bytes;
+    }
+  });
+  const auto size = static_cast<std::size_t>(payload - message(slot, lanes_.own_node()));
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+    if (node != lanes_.own_node()) send(slot, size, node, 1);
+  }
+  if (wire_ != WireFormat::full) take_result(slot, lanes_.own_node());
+}
+
+void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
+  const Job& job = node_.job(slot.sequence);
+  const double total = header_of(slot, combiner).announcement.weight;
+  const std::byte* payload = message(slot, combiner) + line_bytes;
+  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+    if (is_narrowed(piece)) {
+      const Operand numbers{.data = payload, .weight = total};
+      conclude_wire(wire_, piece.element, bytes / item_size(piece.element), std::span(&numbers, 1),
+                    one_, 1, result_ + offset);
+      payload += travelling_bytes(piece, bytes);
+    } else {
+      std::memcpy(result_ + offset, payload, bytes);
+      payload += bytes;
+    }
+  });
+  measure(job.measured, slot.lines, result_);
+}
+
+void NodeExchange::check_headers(Slot& slot) {
   // In the order of nodes, so that all ranks find the same.
-  const Header own = header_of(slot, own_node_);
+  const Header own = header_of(slot, lanes_.own_node());
   const Header first = slot.way == Way::receives ? own : header_of(slot, 0);
-  for (std::size_t node = 0; node < nodes_.size(); ++node) {
-    if (slot.way == Way::receives && node != slot.chunk % nodes_.size()) continue;
+  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+    if (slot.way == Way::receives && node != slot.chunk % lanes_.nodes()) continue;
     const Header header = header_of(slot, node);
     if (header.announcement.agrees_with(first.announcement) && header.chunk == first.chunk)
       continue;
@@ -309,13 +330,13 @@ void NodeExchange::send_failure(const std::string& message) {
   failure_.resize(sizeof(completed) + message.size());
   std::memcpy(failure_.data(), &completed, sizeof(completed));
   std::memcpy(failure_.data() + sizeof(completed), message.data(), message.size());
-  for (std::size_t lane = first_lane_; lane < last_lane_; ++lane) {
-    for (std::size_t node = 0; node < nodes_.size(); ++node) {
-      if (node == own_node_) continue;
-      check_mpi(
-          MPI_Isend(failure_.data(), static_cast<int>(failure_.size()), MPI_BYTE, owner(node, lane),
-                    failure_tag, communicator_, &failure_sends_.emplace_back(MPI_REQUEST_NULL)),
-          "MPI_Isend");
+  for (std::size_t lane = lanes_.first(); lane < lanes_.last(); ++lane) {
+    for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
+      if (node == lanes_.own_node()) continue;
+      check_mpi(MPI_Isend(failure_.data(), static_cast<int>(failure_.size()), MPI_BYTE,
+                          lanes_.owner(node, lane), failure_tag, communicator_,
+                          &failure_sends_.emplace_back(MPI_REQUEST_NULL)),
+                "MPI_Isend");
     }
   }
 }

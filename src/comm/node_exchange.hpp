@@ -4,28 +4,27 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
+#include "comm/lanes.hpp"
+#include "comm/messages.hpp"
 #include "comm/node_reduction.hpp"
 #include "comm/sum_order.hpp"
-#include "lockstep/comm/placement.hpp"
 
 namespace lockstep::comm {
 
-/// What the ranks of different nodes send each other for a Reduction. The lines of a reduction are
-/// cut into as many lanes as the largest node has ranks. A lane belongs to one rank of each node,
-/// and only these exchange it: in chunks, several of which are under way at a time.
+/// What the ranks of different nodes send each other for the pieces of a Reduction. The lines of these
+/// are cut into lanes, and a lane is exchanged in chunks, several of which are under way at a time.
 ///
 /// The first chunk of a lane, and every one between two nodes, goes from all to all. Of the others
 /// each has a node that combines it, and sends the result round.
 class NodeExchange {
  public:
-  /// At most `capacity` reductions are under way at a time, each of at most `most_lines`.
-  NodeExchange(NodeReduction& node, MPI_Comm communicator, const Placement& placement,
-               SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
+  /// At most `capacity` reductions are under way at a time, each of at most `most_lines`. Sums travel
+  /// in a format other than `full` only where each node sends one.
+  NodeExchange(NodeReduction& node, MPI_Comm communicator, const Lanes& lanes, SumOrder order,
+               SumOrder weight_order, std::vector<std::size_t> outputs, WireFormat wire,
                std::byte* result, std::size_t capacity, std::size_t most_lines);
   ~NodeExchange();
   NodeExchange(const NodeExchange&) = delete;
@@ -33,6 +32,8 @@ class NodeExchange {
 
   /// Goes on with what the node has started, without waiting.
   void advance();
+  /// How many reductions it has nothing left to do for.
+  std::uint64_t finished() const noexcept { return finished_; }
 
   /// StateError where a rank of another node has failed, and all is complete that it has completed.
   void check_others();
@@ -41,13 +42,6 @@ class NodeExchange {
 
  private:
   enum class Way { direct, combines, receives };
-
-  struct FreeBytes {
-    void operator()(std::byte* bytes) const {
-      ::operator delete[](bytes, std::align_val_t{line_bytes});
-    }
-  };
-  using Buffer = std::unique_ptr<std::byte[], FreeBytes>;
 
   // Of every message, a line.
   struct Header {
@@ -58,15 +52,15 @@ class NodeExchange {
 
   // A chunk that is under way.
   struct Slot {
+    Slot(MPI_Comm communicator, std::size_t nodes) : messages(communicator, nodes) {}
+
     std::uint64_t sequence = 0;
     std::size_t lane = 0, chunk = 0;
     LineRange lines{0, 0};
     bool last = false;  // of this rank's in the reduction
     Way way = Way::direct;
     bool concluded = false;
-    std::vector<MPI_Request> requests;
-    Buffer outgoing;
-    std::vector<Buffer> incoming;  // by node
+    Messages messages;
   };
 
   Slot& slot(std::uint64_t number) { return slots_[number % slots_.size()]; }
@@ -74,36 +68,41 @@ class NodeExchange {
   void issue(Slot& slot);
   bool conclude(Slot& slot);
   void combine_nodes(Slot& slot);
-  void check_headers(const Slot& slot);
-  bool test(Slot& slot);
-  void send(Slot& slot, const std::byte* data, std::size_t bytes, std::size_t node, int phase);
+  void check_headers(Slot& slot);
+  void send(Slot& slot, std::size_t bytes, std::size_t node, int phase);
   void receive(Slot& slot, std::size_t node, int phase);
-  int owner(std::size_t node, std::size_t lane) const;
-  int tag(std::size_t lane, int phase) const;
 
-  const std::byte* message(const Slot& slot, std::size_t node) const;
-  Header header_of(const Slot& slot, std::size_t node) const;
-  std::span<const Operand> next_sums(const Slot& slot, std::size_t bytes);
+  bool is_narrowed(const Piece& piece) const;
+  std::size_t travelling_bytes(const Piece& piece, std::size_t bytes) const;
+  void add_sums(const Slot& slot, const Piece& piece, std::size_t offset, std::size_t bytes,
+                std::byte* payload);
+  std::byte* message(Slot& slot, std::size_t node);
+  Header header_of(Slot& slot, std::size_t node);
+  void add_header(Slot& slot, double weight);
+  std::span<const Operand> next_sums(Slot& slot, std::size_t bytes);
+  void spread_result(Slot& slot);
+  void take_result(Slot& slot, std::size_t combiner);
 
   NodeReduction& node_;
   MPI_Comm communicator_;
-  std::vector<std::vector<int>> nodes_;
+  Lanes lanes_;
   SumOrder order_;
   SumOrder weight_order_;
   std::vector<std::size_t> outputs_;  // sums that each node sends of a number
-  std::size_t longest_chunk_;         // lines
+  WireFormat wire_;
+  SumOrder one_ = SumOrder::chain(1);
+  std::size_t longest_chunk_;  // lines
   std::byte* result_;
-  std::size_t own_node_;
-  std::size_t lanes_;
-  std::size_t first_lane_, last_lane_;  // this rank's
   std::vector<Slot> slots_;
+  std::vector<double> scratch_;  // sums before they are narrowed
   std::vector<Operand> operands_;
   std::vector<std::size_t> positions_;        // in the message of each node
   std::vector<double> weights_;               // of the nodes
   std::vector<void*> blocks_;                 // where the sums of this node go
   std::uint64_t issued_ = 0, concluded_ = 0;  // chunks
   std::uint64_t next_sequence_ = 1;           // of the next chunk to issue
-  std::size_t next_lane_ = 0, next_chunk_ = 0;
+  std::uint64_t finished_ = 0;                // reductions
+  std::size_t next_lane_ = 0, next_chunk_ = 0, next_line_ = 0;
   // How many reductions the sender has completed, and why it does not go on.
   std::vector<char> failure_;  // may still be on its way
   std::vector<char> received_failure_;

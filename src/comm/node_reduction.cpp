@@ -2,9 +2,16 @@
 
 #include <fmt/format.h>
 
+#include "comm/measured.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
+namespace {
+
+// Of which a result is still in the cache when it is measured.
+constexpr std::size_t cached_lines = 1024;
+
+}  // namespace
 
 NodeReduction::NodeReduction(const NodeView& view, std::size_t capacity)
     : view_(view), protocol_(view.control, view.place, view.ranks, capacity), running_(capacity) {
@@ -72,19 +79,25 @@ bool NodeReduction::is_there(const Job& job) const noexcept {
 void NodeReduction::reduce() {
   for (; worked_ < started_; finish()) {
     const std::uint64_t sequence = worked_ + 1;
-    const LineRange share = share_of(lines(sequence), static_cast<std::size_t>(view_.place),
-                                     static_cast<std::size_t>(view_.ranks));
+    const Job& job = this->job(sequence);
+    const LineRange share =
+        share_of(job.measured, lines(sequence), static_cast<std::size_t>(view_.place),
+                 static_cast<std::size_t>(view_.ranks));
     // Who has nothing to do need not wait before it says so.
     if (share.begin == share.end) continue;
     if (!ready(sequence)) return;
-    const Job& job = this->job(sequence);
     if (is_there(job)) continue;
     const double divisor = job.average ? weight(sequence) : job.divisor;
-    for_lines(job.pieces, share, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-      combine_and_conclude(piece.element, piece.op, bytes / item_size(piece.element),
-                           operands(piece, sequence, offset), view_.order, divisor,
-                           view_.result + offset);
-    });
+    LineRange range{share.begin, share.begin};
+    while (range.end < share.end) {
+      range = {range.end, cut_at(job.measured, range.end + cached_lines, share.end)};
+      for_lines(job.pieces, range, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+        combine_and_conclude(piece.element, piece.op, bytes / item_size(piece.element),
+                             operands(piece, sequence, offset), view_.order, divisor,
+                             view_.result + offset);
+      });
+      measure(job.measured, range, view_.result);
+    }
   }
 }
 

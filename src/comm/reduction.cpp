@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "comm/backoff.hpp"
 #include "comm/check.hpp"
+#include "comm/codec_exchange.hpp"
 #include "comm/node_exchange.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -87,10 +89,11 @@ Orders orders_of(const NodeMemory& memory, const Communicator& communicator, con
 }  // namespace
 
 Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes,
-                     std::size_t capacity, const Parts& parts)
+                     std::size_t capacity, const Parts& parts, WireFormat wire)
     : memory_(communicator, segment_bytes,
               control_bytes(communicator, capacity) +
                   (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
+      lanes_(memory_.placement()),
       result_(place_of_result(memory_, control_bytes(communicator, capacity))) {
   const Placement& placement = memory_.placement();
   Orders orders = orders_of(memory_, communicator, parts);
@@ -104,9 +107,11 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
                          .result = result_},
                 capacity);
   if (placement.nodes.size() == 1) return;
+  codecs_ = std::make_unique<CodecExchange>(*node_, communicator.handle(), lanes_, orders.weights,
+                                            result_);
   exchange_ = std::make_unique<NodeExchange>(
-      *node_, communicator.handle(), placement, std::move(orders.top), std::move(orders.weights),
-      std::move(orders.outputs), result_, capacity, segment_bytes / line_bytes);
+      *node_, communicator.handle(), lanes_, std::move(orders.top), std::move(orders.weights),
+      std::move(orders.outputs), wire, result_, capacity, segment_bytes / line_bytes);
 }
 
 Reduction::~Reduction() { node_->leave(); }
@@ -138,6 +143,9 @@ bool Reduction::poll() {
 bool Reduction::go_on() {
   if (exchange_ != nullptr) {
     exchange_->advance();
+    codecs_->advance();
+    const std::uint64_t done = std::min(exchange_->finished(), codecs_->finished());
+    while (node_->worked() < done) node_->finish();
   } else {
     node_->reduce();
   }

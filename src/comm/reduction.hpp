@@ -7,12 +7,15 @@
 #include <string>
 
 #include "comm/job.hpp"
+#include "comm/lanes.hpp"
 #include "comm/node_reduction.hpp"
 #include "lockstep/comm/node_memory.hpp"
+#include "lockstep/comm/wire.hpp"
 #include "lockstep/core/part_begin.hpp"
 
 namespace lockstep::comm {
 
+class CodecExchange;
 class NodeExchange;
 
 /// Sums in one binary tree over `count` arrays, a power of two, of which each rank has some. The
@@ -45,9 +48,10 @@ struct Parts {
 /// reduced any more. The communicator must live as long, and be used by no other Reduction.
 class Reduction {
  public:
-  /// Collective. At most `capacity` reductions can be under way; start() waits for room.
+  /// Collective. At most `capacity` reductions can be under way; start() waits for room. With Parts,
+  /// the format is `full`.
   Reduction(const Communicator& communicator, std::size_t segment_bytes, std::size_t capacity,
-            const Parts& parts = {});
+            const Parts& parts = {}, WireFormat wire = WireFormat::full);
   /// Local; other ranks that wait for this one get an error if they share its memory.
   ~Reduction();
   Reduction(const Reduction&) = delete;
@@ -60,6 +64,8 @@ class Reduction {
   std::byte* result() const noexcept { return result_; }
   const std::shared_ptr<void>& memory() const noexcept { return memory_.owner(); }
   bool shared() const noexcept { return memory_.shared(); }
+  /// Who exchanges what with other nodes.
+  const Lanes& lanes() const noexcept { return lanes_; }
 
   void start(const Job& job);
   /// Nothing is reduced from now on, here and on the ranks that wait for this one.
@@ -78,9 +84,11 @@ class Reduction {
   bool go_on();
 
   NodeMemory memory_;
+  Lanes lanes_;
   std::byte* result_;
   std::optional<NodeReduction> node_;
   std::unique_ptr<NodeExchange> exchange_;  // where there are several nodes
+  std::unique_ptr<CodecExchange> codecs_;
   bool failed_ = false;
   std::uint32_t polls_ = 0;  // without success
 };

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "autograd/state.hpp"
@@ -38,6 +38,11 @@ double magnitude(const Tensor& gradient, double p) {
 
 // Σ |x|^p of the gradient's numbers, or their largest magnitude where p is infinite.
 double magnitude(const Parameter& parameter, double p) {
+  const autograd::VariableState& state = *autograd::VariableState::of(parameter);
+  if (p == 2 && state.flags->reduced) {
+    const autograd::ParameterState& owned = *state.parameter;
+    if (const auto measured = owned.owner->sum_squares(owned.index)) return *measured;
+  }
   return dispatch_floating(parameter.dtype(),
                            [&]<class T>() { return magnitude<T>(parameter.grad(), p); });
 }
@@ -48,6 +53,18 @@ double root(double magnitude, double p) {
 
 bool is_above(double norm, const std::optional<double>& limit) {
   return limit && norm > *limit && std::isfinite(norm);
+}
+
+// Whether there is one to clip, which must not wait to be reduced.
+bool has_gradient(const NamedParameter& named) {
+  const Parameter& parameter = named.parameter;
+  if (!parameter.defined()) {
+    throw StateError(fmt::format("parameter '{}' is undefined", named.name));
+  }
+  const autograd::GradientFlags& flags = *autograd::VariableState::of(parameter)->flags;
+  if (!flags.has_gradient || !flags.requires_grad) return false;
+  if (flags.unreduced) throw_unreduced();
+  return true;
 }
 
 void scale_gradient(Parameter& parameter, double factor) {
@@ -86,22 +103,7 @@ void throw_unreduced() {
       "first");
 }
 
-std::vector<NamedParameter> with_gradient(const VisitParameters& parameters) {
-  std::vector<NamedParameter> found;
-  std::set<const void*> known;
-  parameters([&](const NamedParameter& named) {
-    const Parameter& parameter = named.parameter;
-    if (!parameter.defined()) {
-      throw StateError(fmt::format("parameter '{}' is undefined", named.name));
-    }
-    if (!parameter.has_grad() || !parameter.requires_grad()) return;
-    if (autograd::VariableState::of(parameter)->flags->unreduced) throw_unreduced();
-    if (known.insert(parameter.identity()).second) found.push_back(named);
-  });
-  return found;
-}
-
-ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& clipping, double scale,
+ClippingReport clip(const VisitParameters& parameters, const Clipping& clipping, double scale,
                     double& factor) {
   const double p = clipping.norm_type;
   const double unit = std::abs(scale);
@@ -116,25 +118,29 @@ ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& cli
   };
   ClippingReport report;
   double largest = -1;
-  const std::string* name_of_largest = nullptr;
-  for (const NamedParameter& named : parameters) {
+  const void* which_is_largest = nullptr;
+  parameters([&](const NamedParameter& named) {
+    if (!has_gradient(named)) return;
     const double size = magnitude(named.parameter, p);
     if (!std::isfinite(norm_of(size))) report.non_finite.push_back(named.name);
     if (size > largest) {
       largest = size;
-      name_of_largest = &named.name;
+      which_is_largest = named.parameter.identity();
     }
     add(size);
-  }
+  });
   report.global_norm = norm_of(total);
   if (report.non_finite.empty() && !std::isfinite(report.global_norm)) {
-    report.non_finite.push_back(*name_of_largest);
+    parameters([&](const NamedParameter& named) {
+      if (named.parameter.identity() == which_is_largest) report.non_finite.push_back(named.name);
+    });
   }
   if (!report.non_finite.empty() && clipping.non_finite != NonFinite::ignore) return report;
   if (clipping.value || clipping.norm) {
     total = 0;
-    for (NamedParameter& named : parameters) {
-      Parameter& parameter = named.parameter;
+    parameters([&](const NamedParameter& named) {
+      if (!has_gradient(named)) return;
+      Parameter parameter = named.parameter;
       if (clipping.value) clamp_gradient(parameter, *clipping.value / unit);
       double size = magnitude(parameter, p);
       const double norm = norm_of(size);
@@ -143,7 +149,7 @@ ClippingReport clip(std::vector<NamedParameter>& parameters, const Clipping& cli
         size = magnitude(parameter, p);
       }
       add(size);
-    }
+    });
   }
   const double norm = norm_of(total);
   factor = is_above(norm, clipping.global_norm) ? *clipping.global_norm / (norm + margin) : 1.0;
@@ -162,14 +168,21 @@ bool check_finite(const Clipping& clipping, const ClippingReport& report) {
 ClippingReport clip_gradients(const std::vector<NamedParameter>& parameters,
                               const Clipping& clipping) {
   clipping.check();
-  std::vector<NamedParameter> found = with_gradient([&parameters](const auto& visit) {
-    for (const NamedParameter& named : parameters) visit(named);
-  });
+  std::vector<NamedParameter> distinct;
+  std::unordered_set<const void*> known;
+  for (const NamedParameter& named : parameters) {
+    if (known.insert(named.parameter.identity()).second) distinct.push_back(named);
+  }
+  const VisitParameters visit_distinct = [&distinct](const auto& visit) {
+    for (const NamedParameter& named : distinct) visit(named);
+  };
   double factor = 1;
-  ClippingReport report = clip(found, clipping, 1.0, factor);
+  ClippingReport report = clip(visit_distinct, clipping, 1.0, factor);
   check_finite(clipping, report);
   if (factor != 1) {
-    for (NamedParameter& named : found) scale_gradient(named.parameter, factor);
+    for (NamedParameter& named : distinct) {
+      if (has_gradient(named)) scale_gradient(named.parameter, factor);
+    }
   }
   return report;
 }

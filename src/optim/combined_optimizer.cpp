@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_set>
 
 #include "lockstep/core/error.hpp"
 #include "optim/loading.hpp"
@@ -93,8 +94,10 @@ std::vector<NamedParameter> CombinedOptimizer::named_parameters() const {
 
 void CombinedOptimizer::visit_parameters(
     const std::function<void(const NamedParameter&)>& visit) const {
+  std::unordered_set<const void*> known;  // since members may share parameters
   for (const auto& [prefix, member] : members_) {
-    member.get().visit_parameters([&visit, &prefix = prefix](const NamedParameter& named) {
+    member.get().visit_parameters([&, &prefix = prefix](const NamedParameter& named) {
+      if (!known.insert(named.parameter.identity()).second) return;
       visit(NamedParameter(join(prefix, named.name), named.parameter));
     });
   }

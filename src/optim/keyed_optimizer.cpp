@@ -67,10 +67,9 @@ StepReport KeyedOptimizer::step(const StepOptions& options) {
   StepReport report;
   double factor = 1;
   if (const std::optional<optim::Clipping> clipping = clipping_for(options)) {
-    std::vector<NamedParameter> parameters =
-        optim::with_gradient([this](const auto& visit) { visit_parameters(visit); });
     optim::ClippingReport clipped =
-        optim::clip(parameters, *clipping, options.gradient_scale, factor);
+        optim::clip([this](const auto& visit) { visit_parameters(visit); }, *clipping,
+                    options.gradient_scale, factor);
     report.applied = optim::check_finite(*clipping, clipped);
     report.gradient_norm = clipped.global_norm;
     report.non_finite = std::move(clipped.non_finite);
@@ -115,10 +114,10 @@ StepReport KeyedOptimizer::step_parameter(const Parameter& parameter, const Step
       throw OptionError(
           "clipping by the global norm needs the gradients of all parameters at once");
     }
-    std::vector<NamedParameter> alone = optim::with_gradient(
-        [&parameter](const auto& visit) { visit(NamedParameter("", parameter)); });
+    const NamedParameter alone("", parameter);
     double factor = 1;
-    optim::ClippingReport clipped = optim::clip(alone, *clipping, options.gradient_scale, factor);
+    optim::ClippingReport clipped = optim::clip([&alone](const auto& visit) { visit(alone); },
+                                                *clipping, options.gradient_scale, factor);
     if (!clipped.non_finite.empty()) {
       // To find the name takes a search, which a step should not wait for.
       visit_parameters([&](const NamedParameter& named) {

@@ -4,23 +4,33 @@
 
 namespace lockstep {
 
-std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
-                                   std::vector<std::uint32_t> items) {
+comm::Measured measured_of(const GradientRange& gradient, std::size_t line) {
+  return {.element = gradient.dtype == DType::f32 ? comm::Element::f32 : comm::Element::f64,
+          .line = line,
+          .offset = gradient.offset,
+          .numbers = gradient.numbers,
+          .sums = gradient.squares};
+}
+
+PieceList pieces_of(std::span<const GradientRange> gradients, std::vector<std::uint32_t> items) {
   std::sort(items.begin(), items.end(), [&](std::uint32_t a, std::uint32_t b) {
     return gradients[a].offset < gradients[b].offset;
   });
-  std::vector<comm::Piece> pieces;
+  PieceList list;
+  std::size_t line = 0;
   for (const std::uint32_t item : items) {
     const GradientRange& range = gradients[item];
-    const auto element = range.dtype == DType::f32 ? comm::Element::f32 : comm::Element::f64;
-    if (!pieces.empty() && pieces.back().element == element &&
-        pieces.back().offset + pieces.back().bytes == range.offset) {
-      pieces.back().bytes += range.bytes;
-    } else if (range.bytes > 0) {
-      pieces.push_back({element, ReduceOp::sum, range.offset, range.bytes});
+    if (range.bytes == 0) continue;
+    const comm::Measured& measured = list.measured.emplace_back(measured_of(range, line));
+    line += range.bytes / comm::line_bytes;
+    if (!list.pieces.empty() && list.pieces.back().element == measured.element &&
+        list.pieces.back().offset + list.pieces.back().bytes == range.offset) {
+      list.pieces.back().bytes += range.bytes;
+    } else {
+      list.pieces.push_back({measured.element, ReduceOp::sum, range.offset, range.bytes});
     }
   }
-  return pieces;
+  return list;
 }
 
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept {
@@ -44,11 +54,11 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
     bytes += gradients[item].bytes;
   }
   for (Bucket& bucket : buckets) {
-    bucket.pieces = pieces_of(gradients, bucket.items);
+    bucket.all = pieces_of(gradients, bucket.items);
     bucket.notes = notes;
     const std::size_t items = bucket.items.size() + (&bucket == &buckets.back() ? left_out : 0);
     const std::size_t size = comm::whole_lines(Note::first_item + items * sizeof(ItemNote));
-    bucket.pieces.push_back({comm::Element::u8, ReduceOp::max, notes, size});
+    bucket.all.pieces.push_back({comm::Element::u8, ReduceOp::max, notes, size});
     notes += size;
   }
   return buckets;

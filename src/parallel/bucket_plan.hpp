@@ -15,19 +15,38 @@ struct GradientRange {
   DType dtype = DType::f32;
   std::size_t offset = 0;
   std::size_t bytes = 0;
+  std::size_t numbers = 0;  ///< without those that fill the last line
+  std::size_t squares = 0;  ///< offset of the sums of the squares of each block
+};
+
+/// What a Job reduces.
+struct PieceList {
+  std::vector<comm::Piece> pieces;
+  std::vector<comm::Measured> measured;
 };
 
 /// What is reduced in one go: some gradients, and the ranks' notes on these.
 struct Bucket {
   std::vector<std::uint32_t> items;
-  std::vector<comm::Piece> pieces;
+  PieceList all;
   std::size_t notes = 0;  ///< offset in the segment
+  /// The same where gradients are compressed: these, and all others.
+  std::vector<comm::Codec*> codecs = {};
+  PieceList others = {};
 };
 
 /// What a rank notes for each bucket, followed by an ItemNote for each item. The maximum over ranks of
 /// each byte is what matters.
 struct Note {
-  enum Index : std::size_t { abandoned, invalid_weight, positive_weight, first_item };
+  enum Index : std::size_t {
+    abandoned,
+    invalid_weight,
+    positive_weight,
+    asked_for_squares,
+    hook_failed,  ///< after the round before
+    hook_passed,
+    first_item
+  };
 };
 
 /// What a rank notes for each gradient, in bytes that are 0 or 1.
@@ -41,9 +60,11 @@ struct ItemNote {
   bool operator==(const ItemNote&) const = default;
 };
 
-/// The ranges of items, in the order of memory. Neighbours there are one piece.
-std::vector<comm::Piece> pieces_of(std::span<const GradientRange> gradients,
-                                   std::vector<std::uint32_t> items);
+/// The numbers of a gradient that begin at a line of a job.
+comm::Measured measured_of(const GradientRange& gradient, std::size_t line = 0);
+
+/// The ranges of items, all of them measured, in the order of memory: neighbours are one piece.
+PieceList pieces_of(std::span<const GradientRange> gradients, std::vector<std::uint32_t> items);
 
 /// Cuts gradients into buckets of at least `bucket_bytes`, in the order of `order`, which names each
 /// of them once, or not at all: the notes of the `left_out` ones follow those of the last bucket, and

@@ -32,7 +32,9 @@ DataParallel::DataParallel(nn::Module& model, const Communicator& communicator,
           GradientReducerOptions{.bucket_bytes = options.bucket_bytes,
                                  .reduction = options.reduction,
                                  .predivide = options.predivide,
-                                 .missing = options.missing},
+                                 .missing = options.missing,
+                                 .wire = options.wire,
+                                 .compression = options.compression},
           logical_replicas_)) {
   const Communicator& ranks = reducer_.communicator();
   // Tensors of the dict are the model's own; scalars are copies, which restore() puts back.

@@ -33,4 +33,12 @@ double GradientReducer::waited() const noexcept { return engine_->waited(); }
 
 void GradientReducer::discard() { engine_->discard(); }
 
+StateDict GradientReducer::state_dict() const { return engine_->state_dict(); }
+
+void GradientReducer::check_restore(const StateDict& source) const {
+  engine_->check_restore(source);
+}
+
+void GradientReducer::restore(const StateDict& source) { engine_->restore(source); }
+
 }  // namespace lockstep

@@ -24,15 +24,19 @@ bool GradientReducer::Engine::has_weight() const noexcept {
   return weight_ == 0 || (weight_ > 0 && std::isnormal(single));
 }
 
+// Whether some rank has noted that. All buckets tell the same, except that it is the last that is
+// abandoned for sure.
+bool GradientReducer::Engine::noted(Note::Index note) const {
+  return reduction_->result()[buckets_.back().notes + note] != std::byte{0};
+}
+
 // Throws on all ranks where one of them has spoilt the round. What was contributed stays for the
 // next one where only the weights were wrong.
 void GradientReducer::Engine::check_round(const std::exception_ptr& failure) {
-  // All buckets tell the same, except that it is the last that is abandoned for sure.
-  const auto* noted =
-      reinterpret_cast<const std::uint8_t*>(reduction_->result() + buckets_.back().notes);
-  const bool abandoned = noted[Note::abandoned] != 0, invalid = noted[Note::invalid_weight] != 0;
+  const bool parted = noted(Note::hook_failed) && noted(Note::hook_passed);
+  const bool abandoned = noted(Note::abandoned) || parted, invalid = noted(Note::invalid_weight);
   const bool weightless =
-      noted[Note::positive_weight] == 0 && options_.reduction == GradientReduction::mean &&
+      !noted(Note::positive_weight) && options_.reduction == GradientReduction::mean &&
       std::any_of(agreed_.begin(), agreed_.end(), [](const ItemNote& n) { return n.reached != 0; });
   const bool strict = options_.missing == MissingGradients::error;
   const bool differ = std::any_of(agreed_.begin(), agreed_.end(), [&](const ItemNote& note) {
@@ -42,6 +46,7 @@ void GradientReducer::Engine::check_round(const std::exception_ptr& failure) {
   try {
     communicator_.agree([&] {
       if (failure != nullptr) std::rethrow_exception(failure);
+      if (parted && hook_failure_ != nullptr) std::rethrow_exception(hook_failure_);
       if (abandoned) return;
       if (!has_weight()) {
         throw OptionError(fmt::format(

@@ -13,7 +13,7 @@ namespace lockstep {
 
 // Notes are not of a part.
 void GradientReducer::Engine::fold(const Bucket& bucket) {
-  for (const comm::Piece& piece : bucket.pieces) {
+  for (const comm::Piece& piece : bucket.all.pieces) {
     if (piece.element != comm::Element::u8) fold(piece);
   }
 }

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "comm/backoff.hpp"
 #include "comm/calls.hpp"
+#include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/timeline.hpp"
 #include "tensor/dispatch.hpp"
@@ -56,13 +58,17 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
   // With a weight that will be refused, sums mean nothing; a rank that is alone sums where its
   // gradients stay, and must find them as they are.
   const bool valid = has_weight();
-  reduction_->start({.pieces = bucket.pieces,
+  const bool compressed = !bucket.codecs.empty() && compresses();
+  const PieceList& list = compressed ? bucket.others : bucket.all;
+  reduction_->start({.pieces = list.pieces,
+                     .measured = measures_ ? list.measured : std::span<const comm::Measured>(),
                      .number = static_cast<std::uint32_t>(number),
-                     .hash = hash_ + (weighted ? 1 : 0),
+                     .hash = hash_ + (weighted ? 1 : 0) + (measures_ ? 2 : 0),
                      .weight = valid ? weight_ / options_.predivide : 1,
                      .weighted = weighted,
                      .average = mean,
-                     .divisor = mean || !valid ? 1 : 1 / options_.predivide});
+                     .divisor = mean || !valid ? 1 : 1 / options_.predivide,
+                     .codecs = compressed ? bucket.codecs : std::span<comm::Codec* const>()});
 }
 
 void GradientReducer::Engine::launch_next(bool abandoned) {
@@ -72,6 +78,9 @@ void GradientReducer::Engine::launch_next(bool abandoned) {
   own[Note::abandoned] = abandoned;
   own[Note::invalid_weight] = !valid;
   own[Note::positive_weight] = valid && weight_ > 0;
+  own[Note::asked_for_squares] = asked_for_squares_;
+  own[Note::hook_failed] = hook_failure_ != nullptr;
+  own[Note::hook_passed] = hook_failure_ == nullptr;
   auto* note = reinterpret_cast<ItemNote*>(own + Note::first_item);
   for (const std::uint32_t index : bucket.items) {
     contribute(index);
@@ -93,8 +102,8 @@ void GradientReducer::Engine::launch_late() {
   }
   if (late_.items.empty()) return;
   for (const std::uint32_t index : late_.items) contribute(index);
-  late_.pieces = pieces_of(ranges_, late_.items);
-  if (!late_.pieces.empty()) start(late_, buckets_.size());
+  late_.all = pieces_of(ranges_, late_.items);
+  if (!late_.all.pieces.empty()) start(late_, buckets_.size());
 }
 
 void GradientReducer::Engine::record_complete() {
@@ -164,14 +173,25 @@ void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
   report_missing();
   find_scales();
   for (std::size_t i = 0; i < items_.size(); ++i) settle(i);
+  measures_ = measures_ || noted(Note::asked_for_squares);
   follow_frozen();
   if (!planned_) agree_on_plan();
   const double weight = weight_;
+  ++reductions_;
   end_round();
   if (round_hooks_.after) round_hooks_.after(weight);
-  if (table()->final_hooks == 0) return;
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (agreed_[i].reached != 0) items_[i].parameter.run_final_hooks();
+  if (table()->final_hooks > 0) run_final_hooks();
+}
+
+// Where a hook has thrown on some ranks only, the others hear of that in the next round.
+void GradientReducer::Engine::run_final_hooks() {
+  try {
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (agreed_[i].reached != 0) items_[i].parameter.run_final_hooks();
+    }
+  } catch (...) {
+    hook_failure_ = std::current_exception();
+    throw;
   }
 }
 
@@ -180,10 +200,12 @@ void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
 void GradientReducer::Engine::settle(std::size_t index) {
   if (agreed_[index].reached == 0) return restore(index);
   release(index);
+  if (compressed_[index] != nullptr) compressed_[index]->accept();
   State& state = states_[index];
   flags(index).has_gradient = true;
   flags(index).reduced = true;
   state.used = false;
+  state.measured = measures_;
   const bool adds = std::exchange(state.stashed, false) && agreed_[index].replaces == 0;
   const double scale = scales_.empty() ? 1 : scales_[index];
   if (!adds && scale == 1) return;
@@ -200,6 +222,16 @@ void GradientReducer::Engine::settle(std::size_t index) {
   });
 }
 
+// The first request is noted in the next round; all ranks measure from the one after it on.
+std::optional<double> GradientReducer::Engine::sum_squares(std::size_t index) {
+  // A rank that is alone finds its sums where they are: to measure them would be the same pass.
+  asked_for_squares_ = communicator_.size() > 1;
+  if (!states_[index].measured) return std::nullopt;
+  const GradientRange& range = ranges_[index];
+  const auto* sums = reinterpret_cast<const double*>(reduction_->result() + range.squares);
+  return std::accumulate(sums, sums + squares_blocks(range.bytes), 0.0);
+}
+
 void GradientReducer::Engine::end_round() noexcept {
   launched_ = 0;
   ++rounds_;
@@ -207,6 +239,7 @@ void GradientReducer::Engine::end_round() noexcept {
     missing_[b] = static_cast<std::uint32_t>(buckets_[b].items.size());
   }
   recorded_ = 0;
+  hook_failure_ = nullptr;
   completed_before_ = reduction_->completed();
   parts_done_ = 0;
   in_part_ = false;
@@ -215,6 +248,9 @@ void GradientReducer::Engine::end_round() noexcept {
   for (State& state : states_) {
     state.complete = state.opened = state.missed = state.replaces = false;
     state.reached_weight = 0;
+  }
+  for (const auto& gradient : compressed_) {
+    if (gradient != nullptr) gradient->end();
   }
 }
 

@@ -14,6 +14,7 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/bucket_plan.hpp"
+#include "parallel/compressed_gradient.hpp"
 #include "parallel/part_sums.hpp"
 
 namespace lockstep {
@@ -43,6 +44,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     if (!deferred()) reduce();
   }
   void abandon() noexcept override;
+  std::optional<double> sum_squares(std::size_t index) override;
 
   /// Ends the round.
   void reduce() { finish_round(nullptr); }
@@ -84,6 +86,10 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   /// Whether gradients wait to be reduced.
   bool accumulates() const noexcept { return table()->unreduced > 0; }
 
+  StateDict state_dict() const;
+  void check_restore(const StateDict& source) const;
+  void restore(const StateDict& source);
+
   /// What all ranks call in each round: before its end, with whether this rank fails it, returning
   /// whether that is but the consequence of another's failure; and after it where none has, with the
   /// weight of this rank. `undo` is called by each rank that forgets what has come together.
@@ -116,6 +122,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     bool replaces = false;      // what was there before, since the caller has written it
     bool ordered = false;       // it is in order_
     bool planned = true;        // it is in a bucket
+    bool measured = false;      // when it was last reduced
     double reached_weight = 0;  // of the parts that have one
   };
 
@@ -129,6 +136,10 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void end_part();
   void fold(const Bucket& bucket);
   void fold(const comm::Piece& range);
+  void make_compressors();
+  void plan_compression(Bucket& bucket) const;
+  /// Whether the round does that.
+  bool compresses() const noexcept;
   void make_plan(const std::vector<std::uint32_t>& order);
   void agree_on_plan();
 
@@ -153,8 +164,10 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void launch_late();
   void wait();
   void read_notes();
+  bool noted(Note::Index note) const;
   void finish_round(std::exception_ptr failure);
   void settle(std::size_t index);
+  void run_final_hooks();
 
   void check_round(const std::exception_ptr& failure);
   void check_items() const;
@@ -179,6 +192,9 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::size_t notes_ = 0;  // offset of the notes in the segment
   std::optional<comm::Reduction> reduction_;
 
+  std::vector<std::unique_ptr<CompressedGradient>> compressed_;  // items that are, or null
+  std::uint64_t reductions_ = 0;                                 // that have succeeded
+
   std::vector<Bucket> buckets_;
   std::vector<std::uint32_t> left_out_;   // items in none
   std::vector<std::uint32_t> bucket_of_;  // of each item
@@ -190,6 +206,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::vector<ItemNote> agreed_;  // what the ranks of the last round noted of each item
   std::vector<double> scales_;    // of the means of items that some ranks have missed
   bool reported_missing_ = false;
+  bool asked_for_squares_ = false;  // on this rank
+  bool measures_ = false;           // since some rank was asked, on all of them alike
 
   comm::Parts parts_;
   std::optional<PartSums> sums_;
@@ -201,6 +219,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   RoundHooks round_hooks_;
   std::exception_ptr cancellation_;
   std::exception_ptr deferred_failure_;
+  std::exception_ptr hook_failure_;  // of a final hook, after the last round
   std::weak_ptr<const void> deferral_;
   double weight_ = 1;
   bool weighted_ = false;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "comm/calls.hpp"
+#include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/logical_replicas.hpp"
 #include "parallel/environment_timeline.hpp"
@@ -37,21 +38,36 @@ void check_parameters(const std::vector<NamedParameter>& parameters) {
   }
 }
 
-void check_options(const GradientReducerOptions& options) {
+void check_options(const GradientReducerOptions& options, std::int64_t logical_replicas) {
   if (options.bucket_bytes == 0) throw OptionError("expected bucket_bytes ≥ 1, found 0");
   if (!(options.predivide > 0) || !std::isfinite(options.predivide)) {
     throw OptionError(fmt::format("expected a predivide that is finite and positive, found {}",
                                   options.predivide));
+  }
+  if (options.wire > WireFormat::bf16) {
+    throw OptionError(fmt::format("unknown wire format {}", static_cast<int>(options.wire)));
+  }
+  if (logical_replicas > 0 &&
+      (options.wire != WireFormat::full || options.compression != nullptr)) {
+    throw OptionError(
+        "logical replicas give the same bits on any nodes: expected no compression and the full "
+        "wire "
+        "format");
   }
 }
 
 // All that must be alike on all ranks.
 std::string describe(const GradientReducerOptions& options, std::int64_t logical_replicas) {
   const char* const missing[] = {"zero", "leave_out", "error"};
+  const char* const wire[] = {"full", "fp16", "bf16"};
   return fmt::format(
-      "bucket_bytes = {}, reduction = {}, predivide = {}, missing = {}, logical_replicas = {}",
+      "bucket_bytes = {}, reduction = {}, predivide = {}, missing = {}, wire = {}, compression = "
+      "{}, "
+      "logical_replicas = {}",
       options.bucket_bytes, options.reduction == GradientReduction::mean ? "mean" : "sum",
-      options.predivide, missing[static_cast<std::size_t>(options.missing)], logical_replicas);
+      options.predivide, missing[static_cast<std::size_t>(options.missing)],
+      wire[static_cast<std::size_t>(options.wire)],
+      options.compression == nullptr ? "none" : options.compression->describe(), logical_replicas);
 }
 
 }  // namespace
@@ -68,7 +84,7 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
       parts_{.count = logical_replicas} {
   communicator_.agree([&] {
     check_parameters(parameters);
-    check_options(options);
+    check_options(options, logical_replicas);
     check_logical_replicas(logical_replicas, communicator_.size());
   });
   const std::string own = describe(options, logical_replicas);
@@ -91,6 +107,7 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
   states_.resize(items_.size());
   start_environment_timeline(communicator_);
   const std::vector<Tensor> values = lay_out();
+  make_compressors();
   std::vector<std::uint32_t> order(items_.size());
   std::iota(order.begin(), order.end(), 0U);
   make_plan(order);
@@ -110,7 +127,10 @@ std::vector<Tensor> GradientReducer::Engine::lay_out() {
       const Tensor& value = items_[i].parameter.value();
       if (value.dtype() != dtype) continue;
       const std::size_t size = static_cast<std::size_t>(value.padded_size()) * item_size(dtype);
-      ranges_[i] = {.dtype = dtype, .offset = bytes, .bytes = size};
+      ranges_[i] = {.dtype = dtype,
+                    .offset = bytes,
+                    .bytes = size,
+                    .numbers = static_cast<std::size_t>(value.size())};
       bytes += size;
     }
   }
@@ -125,9 +145,14 @@ std::vector<Tensor> GradientReducer::Engine::lay_out() {
       values[dtype == DType::f32 ? 0 : 1] = Tensor::zeros({size}, dtype);
     }
   });
-  parts_.slot_bytes = comm::whole_lines(bytes + notes_bytes(items_.size(), most_buckets));
-  reduction_.emplace(reduction_ranks_, sums_->slots() * parts_.slot_bytes, most_buckets + 1,
-                     parts_);
+  bytes = comm::whole_lines(bytes + notes_bytes(items_.size(), most_buckets));
+  for (GradientRange& range : ranges_) {
+    range.squares = bytes;
+    bytes += squares_blocks(range.bytes) * sizeof(double);
+  }
+  parts_.slot_bytes = comm::whole_lines(bytes);
+  reduction_.emplace(reduction_ranks_, sums_->slots() * parts_.slot_bytes, most_buckets + 1, parts_,
+                     options_.wire);
   return values;
 }
 
@@ -172,6 +197,7 @@ void GradientReducer::Engine::make_plan(const std::vector<std::uint32_t>& order)
   missing_.resize(buckets_.size());
   launch_times_.resize(buckets_.size());
   for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
+    plan_compression(buckets_[b]);
     for (const std::uint32_t item : buckets_[b].items) bucket_of_[item] = b;
   }
 }

@@ -40,7 +40,6 @@ ReplicaBuffers::ReplicaBuffers(std::vector<Tensor> buffers, ReplicaBufferPolicy 
                          .bytes = size});
     }
     before_.push_back(buffer.clone());
-    counts_.push_back(buffer.clone());
     bytes += size;
   }
   pieces_.push_back({.element = comm::Element::u8,
@@ -77,47 +76,39 @@ bool ReplicaBuffers::changed() const {
   return false;
 }
 
-// Numbers in one of the slots, each multiplied by a factor.
-void ReplicaBuffers::write_numbers(std::byte* slot, double factor) const {
+// Numbers times a factor, where this rank sums them.
+void ReplicaBuffers::write_numbers(double factor) {
+  std::byte* const work = reduction_->segment() + sums_.work_slot() * parts_.slot_bytes;
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     if (!is_floating(buffers_[i].dtype())) continue;
     dispatch_floating(buffers_[i].dtype(), [&]<class T>() {
       const std::span<const T> numbers = std::as_const(buffers_[i]).span<T>();
-      std::transform(numbers.begin(), numbers.end(), reinterpret_cast<T*>(slot + offsets_[i]),
-                     [by = static_cast<T>(factor)](T number) { return number * by; });
+      // What had no samples may be anything, and counts nothing.
+      std::transform(numbers.begin(), numbers.end(), reinterpret_cast<T*>(work + offsets_[i]),
+                     [by = static_cast<T>(factor)](T x) { return by == 0 ? 0 : x * by; });
     });
   }
 }
 
-// Counts in all slots, each of which is an operand of the maximum.
-void ReplicaBuffers::write_counts(std::byte* segment, const std::vector<Tensor>& counts) const {
-  for (std::size_t i = 0; i < counts.size(); ++i) {
-    if (is_floating(counts[i].dtype()) || counts[i].bytes() == 0) continue;
-    for (std::size_t slot = 0; slot < sums_.slots(); ++slot) {
-      std::memcpy(segment + slot * parts_.slot_bytes + offsets_[i], counts[i].raw(),
-                  counts[i].bytes());
-    }
+// Counts, the largest of this round, in all slots: each is an operand of the maximum over ranks.
+void ReplicaBuffers::write_counts(bool first) {
+  for (std::size_t i = 0; i < buffers_.size(); ++i) {
+    if (is_floating(buffers_[i].dtype())) continue;
+    dispatch_all(buffers_[i].dtype(), [&]<class T>() {
+      const std::span<const T> counts = std::as_const(buffers_[i]).span<T>();
+      for (std::size_t slot = 0; slot < sums_.slots(); ++slot) {
+        std::byte* const place = reduction_->segment() + slot * parts_.slot_bytes + offsets_[i];
+        std::transform(counts.begin(), counts.end(), reinterpret_cast<T*>(place),
+                       reinterpret_cast<T*>(place),
+                       [first](T x, T largest) { return first ? x : std::max(x, largest); });
+      }
+    });
   }
 }
 
 void ReplicaBuffers::end_part(double weight) {
-  std::byte* const work = reduction_->segment() + sums_.work_slot() * parts_.slot_bytes;
-  const bool first = parts_done_ == 0;
-  for (std::size_t i = 0; i < buffers_.size(); ++i) {
-    if (is_floating(buffers_[i].dtype())) {
-      // What had no samples may be anything, and counts nothing.
-      if (weight == 0) std::memset(work + offsets_[i], 0, comm::whole_lines(buffers_[i].bytes()));
-      continue;
-    }
-    dispatch_all(buffers_[i].dtype(), [&]<class T>() {
-      const std::span<const T> own = std::as_const(buffers_[i]).span<T>();
-      T* largest = counts_[i].data<T>();
-      for (std::size_t k = 0; k < own.size(); ++k) {
-        largest[k] = first ? own[k] : std::max(largest[k], own[k]);
-      }
-    });
-  }
-  if (weight > 0) write_numbers(work, weight);
+  write_numbers(weight);
+  write_counts(parts_done_ == 0);
   for (const comm::Piece& piece : pieces_) {
     if (piece.op == ReduceOp::sum) {
       sums_.fold(reduction_->segment(), parts_.slot_bytes, parts_done_, piece);
@@ -148,8 +139,10 @@ void ReplicaBuffers::broadcast(double weight) {
 void ReplicaBuffers::average(double weight) {
   std::byte* const segment = reduction_->segment();
   const bool in_parts = parts_.count > 0;
-  if (!in_parts) write_numbers(segment, 1);
-  write_counts(segment, in_parts ? counts_ : buffers_);
+  if (!in_parts) {
+    write_numbers(1);
+    write_counts(true);
+  }
   auto* own = reinterpret_cast<std::uint8_t*>(segment + pieces_.back().offset);
   own[Note::changed] = in_parts ? parts_changed_ : changed();
   own[Note::positive_weight] = weight > 0;

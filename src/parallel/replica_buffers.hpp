@@ -41,13 +41,12 @@ class ReplicaBuffers {
   void take_before();
   void give_before();
   bool changed() const;
-  void write_numbers(std::byte* slot, double factor) const;
-  void write_counts(std::byte* segment, const std::vector<Tensor>& counts) const;
+  void write_numbers(double factor);
+  void write_counts(bool first);
 
   std::vector<Tensor> buffers_;
   ReplicaBufferPolicy policy_;
   std::vector<Tensor> before_;
-  std::vector<Tensor> counts_;  // the largest of the parts so far
   std::vector<std::size_t> offsets_;
   std::vector<comm::Piece> pieces_;  // the last are the notes
   Communicator ranks_;

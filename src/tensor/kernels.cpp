@@ -9,6 +9,8 @@
 #include <limits>
 #include <numbers>
 
+#include "core/squares.hpp"
+
 namespace lockstep::kernels {
 namespace {
 
@@ -153,7 +155,12 @@ double sum(std::int64_t n, const T* x) {
 
 template <class T>
 double sum_squares(std::int64_t n, const T* x) {
-  return dot(n, x, x);
+  const auto count = static_cast<std::size_t>(n);
+  double total = 0;
+  for (std::size_t i = 0; i < count; i += squares_block<T>) {
+    total += block_squares(std::min(squares_block<T>, count - i), x + i);
+  }
+  return total;
 }
 
 template <class T>

@@ -33,7 +33,7 @@ double sum(std::int64_t n, const T* x);
 template <class T>
 double dot(std::int64_t n, const T* x, const T* y);
 
-/// dot(n, x, x)
+/// Sum of x², in double precision and in the blocks of core/squares.hpp.
 template <class T>
 double sum_squares(std::int64_t n, const T* x);
 

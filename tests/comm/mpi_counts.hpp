@@ -59,7 +59,9 @@ int MPI_Comm_dup(MPI_Comm old, MPI_Comm* made) {
 }
 int MPI_Comm_split(MPI_Comm old, int colour, int key, MPI_Comm* part) {
   using namespace lockstep::testing;
-  return made(PMPI_Comm_split(seen(old), colour, key, part), mpi_counts.communicators);
+  const int code = PMPI_Comm_split(seen(old), colour, key, part);
+  if (code == MPI_SUCCESS && *part != MPI_COMM_NULL) ++mpi_counts.communicators;
+  return code;
 }
 int MPI_Comm_split_type(MPI_Comm old, int type, int key, MPI_Info info, MPI_Comm* part) {
   using namespace lockstep::testing;

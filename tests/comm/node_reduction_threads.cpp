@@ -1,6 +1,7 @@
 // The protocol of a node, with threads for its ranks, so that the thread sanitizer sees who waits
 // for whom. Prints "N passed, N failed, N skipped".
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -14,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/measured.hpp"
 #include "comm/node_reduction.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -24,7 +26,8 @@ namespace {
 
 constexpr std::size_t most_lines = 40;
 constexpr std::size_t ranges = 8;  // of a segment, so that several reductions can be under way
-constexpr std::size_t range_bytes = most_lines * line_bytes;
+constexpr std::size_t sums_bytes = line_bytes;  // behind each, of squares
+constexpr std::size_t range_bytes = most_lines * line_bytes + sums_bytes;
 
 std::atomic<int> failures = 0;
 
@@ -124,18 +127,32 @@ bool is_sum(const Node& node, std::uint64_t step, const float* found) {
   return true;
 }
 
+// Whether the ranks have summed the squares of what they have written for all.
+bool is_measured(std::uint64_t step, const float* found) {
+  const std::size_t numbers = lines_of(step) * line_bytes / sizeof(float);
+  const float* sums = found + most_lines * line_bytes / sizeof(float);
+  for (std::size_t i = 0; i < numbers; i += squares_block<float>) {
+    const double expected = block_squares(std::min(squares_block<float>, numbers - i), found + i);
+    if (std::memcmp(&expected, sums, sizeof(double)) != 0) return false;
+    sums += sizeof(double) / sizeof(float);
+  }
+  return true;
+}
+
 // Thousands of reductions, as many under way as there is room for.
 void sums_are_right(int ranks, std::size_t capacity, std::uint64_t steps) {
   const Node node(ranks, capacity);
   node.run([&](NodeReduction& reduction, int rank) {
     std::minstd_rand random(static_cast<unsigned>(rank) + 17);
     std::vector<Piece> pieces(capacity);
+    std::vector<Measured> measured(capacity);
     std::uint64_t checked = 0;
     const auto check = [&] {
       // Before the range is used again, which is capacity reductions later.
       for (; checked < reduction.completed(); ++checked) {
         const std::uint64_t step = checked + 1;
         expect(is_sum(node, step, node.result(step % capacity)), "wrong sum", rank, step);
+        expect(is_measured(step, node.result(step % capacity)), "wrong squares", rank, step);
       }
     };
     for (std::uint64_t step = 1; step <= steps; ++step) {
@@ -152,8 +169,13 @@ void sums_are_right(int ranks, std::size_t capacity, std::uint64_t steps) {
                        .op = ReduceOp::sum,
                        .offset = range * range_bytes,
                        .bytes = lines_of(step) * line_bytes};
-      const std::uint64_t number =
-          reduction.start({.pieces = {&pieces[range], 1}, .hash = step, .average = step % 2 == 0});
+      measured[range] = {.offset = pieces[range].offset,
+                         .numbers = pieces[range].bytes / sizeof(float),
+                         .sums = pieces[range].offset + most_lines * line_bytes};
+      const std::uint64_t number = reduction.start({.pieces = {&pieces[range], 1},
+                                                    .measured = {&measured[range], 1},
+                                                    .hash = step,
+                                                    .average = step % 2 == 0});
       expect(number == step, "wrong number", rank, step);
       dawdle(random);
       if (random() % 3 == 0) poll(reduction);

@@ -60,7 +60,9 @@ class Variants(Example):
         plain = self.variant()
         for options in (("--predivide", 4), ("--missing", "leave-out"), ("--missing", "error"),
                         ("--check-every", 0), ("--check-every", 2), ("--clip", 1e9),
-                        ("--non-finite", "skip"), ("--loss-scale",)):
+                        ("--non-finite", "skip"), ("--loss-scale",),
+                        # There is one host.
+                        ("--wire", "fp16"), ("--top-k", 0.01), ("--power-sgd", 2)):
             with self.subTest(options=options):
                 results = self.variant(*options)
                 for record in results:
@@ -114,10 +116,40 @@ class Variants(Example):
         self.assert_close(self.variant(*sgd, "--local-sgd", 3, "--local-sgd-warmup", 5), plain)
         self.assertNotEqual(self.variant(*sgd, "--local-sgd", 3), plain)
 
+    def test_local_sgd_averages_running_statistics_or_has_those_of_rank_0(self):
+        average, local = (self.variant("--optimizer", "sgd", "--local-sgd", 1, "--batch-norm", policy)
+                          for policy in ("average", "local"))
+        self.assert_close(average, self.variant("--optimizer", "sgd", "--batch-norm", "average"))
+        self.assert_close(local, self.variant("--optimizer", "sgd", "--batch-norm", "local"))
+        self.assertNotEqual(average[1], local[1])
+
+    # Of 3 steps an epoch, the second one's last two are local.
+    local_steps = "--local-sgd", 3, "--local-sgd-warmup", 4, "--uneven", "shortest"
+
     def test_local_sgd_resumes(self):
-        # Of 3 steps an epoch, the second one's last two are local.
-        self.check_resume("--local-sgd", 3, "--local-sgd-warmup", 4, "--batch-norm", "local",
-                          "--uneven", "shortest")
+        self.check_resume(*self.local_steps, "--batch-norm", "local")
+
+    def test_local_sgd_with_averaged_statistics_resumes(self):
+        self.check_resume(*self.local_steps, "--batch-norm", "average")
+
+    def test_compression_between_hosts_trains_as_well(self):
+        two = "--hosts", 2
+        plain = self.variant(*two, epochs=4)
+        for options in (("--wire", "fp16"), ("--wire", "bf16"), ("--top-k", 0.01), ("--power-sgd", 2),
+                        ("--power-sgd", 2, "--wire", "bf16", "--compress-after", 5)):
+            with self.subTest(options=options):
+                self.out = self.folder / "_".join(map(str, options))
+                results = self.check_resume(*two, *options)
+                self.assertNotEqual(results, plain[:len(results)])
+                test = self.variant(*two, *options, epochs=4)[-1]
+                self.assertLess(abs(test["accuracy"] - plain[-1]["accuracy"]), 0.05)
+
+    def test_what_compression_has_left_goes_to_other_hosts(self):
+        for options in ("--top-k", 0.01), ("--power-sgd", 2):
+            out = self.folder / options[0]
+            self.train(3, "--hosts", 3, *options, "--epochs", 1, out=out)
+            self.train(4, "--hosts", 2, *options, "--epochs", 2, "--resume", out=out)
+            self.train(1, *options, "--epochs", 3, "--resume", out=out)
 
     def test_checks_may_begin_with_a_resume(self):
         self.train(2, "--epochs", 1, "--check-every", 0)
@@ -135,19 +167,25 @@ class Variants(Example):
                 ("--check-every 1 --local-sgd 2", "alike"),
                 ("--check-every 1 --batch-norm local", "alike"),
                 ("--local-sgd-warmup 2", "--local-sgd"),
+                ("--logical-replicas 2 --wire fp16", "no --wire"),
+                ("--logical-replicas 2 --top-k 0.1", "no --wire"),
+                ("--local-sgd 2 --power-sgd 1", "reduces no gradients"),
+                ("--compress-after 2", "--compress-after"),
+                ("--top-k 0.1 --power-sgd 1", "excludes"),
                 *((f"--local-sgd 2 {option}", "reduces no gradients")
                   for option in ("--accumulate 2", "--reduction sum", "--predivide 2", "--missing error")),
                 ("--local-sgd 2 --loss-scale", "--loss-scale"),
                 ("--local-sgd 2 --non-finite skip", "--non-finite skip"),
                 ("--local-sgd 2 --uneven join", "shortest only"),
-                ("--local-sgd 2 --batch-norm average", "local only"),
+                *((f"--local-sgd 2 --batch-norm {policy}", "local or average")
+                  for policy in ("broadcast", "synchronised")),
                 ("--batch-norm global", "global"), ("--missing all", "all"), ("--uneven no", "no")):
             with self.subTest(options=options):
                 job = self.run_on(0, *options.split())
                 self.assertEqual((job.returncode, job.stdout), (2, ""))
                 self.assertRegex(job.stderr, rf"\Aerror: [^\n]*{part}[^\n]*\n\Z")
         for options, part in (("--logical-replicas 3", "power of two"), ("--predivide 0", "predivide"),
-                              ("--clip -1", "norm")):
+                              ("--clip -1", "norm"), ("--top-k 0.7", "fraction")):
             with self.subTest(options=options):
                 job = self.run_on(0, *options.split())
                 self.assertEqual((job.returncode, job.stdout), (1, ""))

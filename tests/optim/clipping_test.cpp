@@ -152,6 +152,47 @@ TEST_F(ClippingTest, counts_a_parameter_under_several_names_once) {
   EXPECT_NEAR(clip_gradients({parameters_[0]}, {}).global_norm, 0.5, 1e-5);
 }
 
+// Says that it has measured gradients, and counts who asks.
+class Measures : public autograd::GradientOwner {
+ public:
+  explicit Measures(std::size_t parameters) : GradientOwner(parameters) {}
+  bool open(std::size_t) override { return false; }
+  void complete(std::size_t) override {}
+  void finish() override {}
+  void abandon() noexcept override {}
+  std::optional<double> sum_squares(std::size_t index) override {
+    ++asked;
+    return index == 0 ? std::optional<double>(16) : std::nullopt;
+  }
+
+  int asked = 0;
+};
+
+TEST_F(ClippingTest, takes_what_an_owner_has_measured_of_a_reduced_gradient_for_its_norm) {
+  Measures owner(2);
+  Parameter p(Tensor::full({3}, 1)), q(Tensor::full({1}, 1));
+  for (Parameter* parameter : {&p, &q}) {
+    const Shape shape = parameter->shape();
+    parameter->rebind(Tensor::zeros(shape), Tensor::full(shape, 5), &owner, parameter == &p ? 0 : 1,
+                      Tensor::full(shape, 3));
+  }
+  const std::vector<NamedParameter> both{{"p", p}, {"q", q}};
+  for (autograd::GradientFlags& flags : owner.table()->flags) {
+    flags.has_gradient = flags.requires_grad = flags.reduced = true;
+  }
+  EXPECT_EQ(clip_gradients(both, {}).global_norm, 5);  // √(16 + 3²)
+  EXPECT_EQ(owner.asked, 2);
+  EXPECT_EQ(clip_gradients(both, {.norm_type = 1}).global_norm, 12);
+  EXPECT_EQ(owner.asked, 2);
+  p.mutable_grad().fill(2);
+  EXPECT_EQ(clip_gradients(both, {}).global_norm, std::sqrt(12 + 9));
+  EXPECT_EQ(owner.asked, 3);
+  for (Parameter* parameter : {&p, &q}) {
+    parameter->rebind(Tensor::zeros(parameter->shape()), Tensor::zeros(parameter->shape()), nullptr,
+                      0);
+  }
+}
+
 // A step that clips against one after clip_gradients, by SGD without and with momentum.
 void expect_step_clips(const Clipping& clipping, double scale, double tolerance) {
   std::vector<NamedParameter> in_step = small_parameters(), before_step = small_parameters();

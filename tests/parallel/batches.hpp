@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "lockstep/nn/module.hpp"
+#include "lockstep/autograd/operations.hpp"
+#include "lockstep/nn/layers.hpp"
 #include "lockstep/tensor/random.hpp"
 #include "lockstep/tensor/tensor.hpp"
 #include "testing/mpi_test.hpp"
@@ -22,6 +23,17 @@ struct Batch {
     return {x.rows(begin, end), y.rows(begin, end)};
   }
 };
+
+inline nn::Sequential make_model(std::uint64_t seed = 3) {
+  const nn::LinearOptions options{.dtype = DType::f64};
+  nn::Sequential model{nn::Linear(4, 8, options), nn::Tanh(), nn::Linear(8, 2, options)};
+  model.initialize(seed);
+  return model;
+}
+
+inline auto loss_of(nn::Module& model) {
+  return [&model](const Batch& batch) { return mean_squared_error(model(batch.x), batch.y); };
+}
 
 inline Batch draw_batch(std::uint64_t key, std::int64_t rows) {
   Batch batch{Tensor::empty({rows, 4}, DType::f64), Tensor::empty({rows, 2}, DType::f64)};

@@ -1,5 +1,7 @@
 #include "lockstep/parallel/gradient_reducer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -347,6 +349,33 @@ TEST(GradientReducerMixed, keeps_dtypes_apart) {
   EXPECT_NEAR(single.grad().data<float>()[2], mean, 1e-6);
   EXPECT_NEAR(other.grad().data<float>()[0], 2 * mean, 2e-6);
   EXPECT_NEAR(twofold.grad().data<double>()[0], 3 * mean, 1e-14);
+}
+
+TEST(GradientReducerHooks, tell_all_ranks_in_the_next_round_what_a_final_one_has_thrown_on_one) {
+  Parameter parameter("p", Tensor::full({3}, 1));
+  GradientReducer reducer({parameter}, world());
+  const int last = world().size() - 1;
+  const auto backward = [&] { sum(parameter * 2).backward(); };
+  for (const bool discards : {false, true}) {
+    const std::int64_t hook = parameter.register_final_hook([last](const Parameter&) {
+      if (world().rank() == last) throw DataError("the disk is full");
+    });
+    if (world().rank() == last) {
+      EXPECT_TRUE(throws<DataError>(backward, "the disk is full"));
+      if (discards) reducer.discard();
+    } else {
+      backward();
+    }
+    parameter.remove_hook(hook);
+    parameter.zero_grad();
+    if (!discards && last > 0) {
+      EXPECT_TRUE(throws<DataError>(backward, "the disk is full", fmt::format("(rank {})", last)));
+      EXPECT_FALSE(parameter.has_grad());
+    }
+    backward();
+    EXPECT_EQ(parameter.grad().data<float>()[0], 2);
+    parameter.zero_grad();
+  }
 }
 
 }  // namespace lockstep

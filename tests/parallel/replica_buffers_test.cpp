@@ -29,7 +29,7 @@ using namespace testing;
 
 namespace {
 
-nn::Sequential make_model() {
+nn::Sequential make_norm_model() {
   const nn::LinearOptions linear{.dtype = DType::f64};
   const nn::BatchNormOptions norm{.dtype = DType::f64};
   nn::Sequential model{nn::Linear(4, 8, linear), nn::BatchNorm(8, norm), nn::ReLU(),
@@ -37,10 +37,6 @@ nn::Sequential make_model() {
                        nn::Linear(6, 2, linear)};
   model.initialize(3);
   return model;
-}
-
-auto loss_of(nn::Module& model) {
-  return [&model](const Batch& batch) { return mean_squared_error(model(batch.x), batch.y); };
 }
 
 Tensor buffer_of(const nn::Module& model, const std::string& name) {
@@ -59,7 +55,7 @@ double expected_mean(nn::Sequential& model, const Tensor& rows) {
 }  // namespace
 
 TEST(ReplicaBuffers, are_averaged_by_samples_and_counts_are_the_largest) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world());
   const auto rows = uneven_rows();
   const Batch global = draw_batch(1, total(rows));
@@ -76,7 +72,7 @@ TEST(ReplicaBuffers, are_averaged_by_samples_and_counts_are_the_largest) {
 }
 
 TEST(ReplicaBuffers, are_averaged_after_a_plain_backward_too) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   const DataParallel replica(model, world());
   const std::vector<std::int64_t> rows(static_cast<std::size_t>(world().size()), 5);
   const Batch global = draw_batch(1, total(rows));
@@ -87,7 +83,7 @@ TEST(ReplicaBuffers, are_averaged_after_a_plain_backward_too) {
 }
 
 TEST(ReplicaBuffers, that_nobody_changes_keep_their_bits) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world());
   for (std::uint64_t step = 0; step < 5; ++step) {
     replica.backward(draw_batch(step, 4), loss_of(model));
@@ -105,7 +101,7 @@ TEST(ReplicaBuffers, may_be_those_of_rank_0_or_local) {
   const auto rows = std::vector<std::int64_t>(static_cast<std::size_t>(world().size()), 5);
   const Batch global = draw_batch(1, total(rows));
   for (const auto policy : {ReplicaBufferPolicy::broadcast, ReplicaBufferPolicy::local}) {
-    nn::Sequential model = make_model();
+    nn::Sequential model = make_norm_model();
     DataParallel replica(model, world(), {.buffers = policy});
     const int whose = policy == ReplicaBufferPolicy::broadcast ? 0 : world().rank();
     const double expected = expected_mean(model, rows_of(global, rows, whose).x);
@@ -117,7 +113,7 @@ TEST(ReplicaBuffers, may_be_those_of_rank_0_or_local) {
 TEST(ReplicaBuffers, are_as_before_where_a_rank_fails) {
   for (const auto policy :
        {ReplicaBufferPolicy::average, ReplicaBufferPolicy::broadcast, ReplicaBufferPolicy::local}) {
-    nn::Sequential model = make_model();
+    nn::Sequential model = make_norm_model();
     DataParallel replica(model, world(), {.buffers = policy});
     const StateDict before = model.state_dict().clone();
     const auto loss = [&](const Batch& batch) {
@@ -132,7 +128,7 @@ TEST(ReplicaBuffers, are_as_before_where_a_rank_fails) {
 
 TEST(ReplicaBuffers, are_those_of_the_first_rank_that_has_samples) {
   if (world().size() == 1) return;
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world(), {.buffers = ReplicaBufferPolicy::broadcast});
   const Batch batch = draw_batch(1, 4);
   const double expected = expected_mean(model, batch.x);
@@ -142,7 +138,7 @@ TEST(ReplicaBuffers, are_those_of_the_first_rank_that_has_samples) {
 }
 
 TEST(ReplicaBuffers, are_as_before_the_first_batch_where_one_under_no_sync_fails_or_is_discarded) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world());
   const StateDict before = model.state_dict().clone();
   const Batch batch = draw_batch(static_cast<std::uint64_t>(world().rank()), 4);
@@ -171,7 +167,7 @@ TEST(ReplicaBuffers, are_as_before_the_first_batch_where_one_under_no_sync_fails
 
 TEST(ReplicaBuffers, have_the_same_bits_on_any_ranks_with_logical_replicas) {
   const auto train = [](const Communicator& ranks) {
-    nn::Sequential model = make_model();
+    nn::Sequential model = make_norm_model();
     DataParallel replica(model, ranks, {.logical_replicas = 8});
     NamedOptimizer optimizer(model.named_parameters(), optim::Adam({.lr = 0.01}));
     for (std::uint64_t step = 0; step < 4; ++step) {
@@ -194,7 +190,7 @@ TEST(ReplicaBuffers, have_the_same_bits_on_any_ranks_with_logical_replicas) {
 }
 
 TEST(ReplicaBuffers, refuse_policies_that_logical_replicas_cannot_have) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   EXPECT_TRUE(throws<OptionError>(
       [&] {
         DataParallel(model, world(),
@@ -223,7 +219,7 @@ TEST(SynchronisedBatchNorm, trains_as_one_process_that_has_all_samples) {
   for (const auto& arrangement : arrangements()) {
     Communicator ranks(world().handle(), arrangement.options);
     {
-      nn::Sequential model = make_model(), serial = make_model();
+      nn::Sequential model = make_norm_model(), serial = make_norm_model();
       DataParallel replica(model, ranks, {.synchronise_batch_norm = true});
       NamedOptimizer optimizer(model.named_parameters(), optim::SGD({.lr = 0.1}));
       NamedOptimizer reference(serial.named_parameters(), optim::SGD({.lr = 0.1}));
@@ -247,7 +243,7 @@ TEST(SynchronisedBatchNorm, trains_as_one_process_that_has_all_samples) {
 }
 
 TEST(SynchronisedBatchNorm, joins_in_where_ranks_have_run_out) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   NamedOptimizer optimizer(model.named_parameters(), optim::SGD({.lr = 0.1}));
   std::vector<Batch> own;
@@ -266,7 +262,7 @@ TEST(SynchronisedBatchNorm, joins_in_where_ranks_have_run_out) {
 }
 
 TEST(SynchronisedBatchNorm, accumulates_under_no_sync) {
-  nn::Sequential model = make_model(), serial = make_model();
+  nn::Sequential model = make_norm_model(), serial = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   const auto rows = uneven_rows();
   const Batch first = draw_batch(1, total(rows)), second = draw_batch(2, total(rows));
@@ -283,7 +279,7 @@ TEST(SynchronisedBatchNorm, accumulates_under_no_sync) {
 }
 
 TEST(SynchronisedBatchNorm, does_not_mix_batches_where_a_rank_has_samples_of_the_second_alone) {
-  nn::Sequential model = make_model(), serial = make_model();
+  nn::Sequential model = make_norm_model(), serial = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   const std::vector<std::int64_t> rows = uneven_rows();
   const std::vector<std::int64_t> reversed(rows.rbegin(), rows.rend());
@@ -299,7 +295,7 @@ TEST(SynchronisedBatchNorm, does_not_mix_batches_where_a_rank_has_samples_of_the
 }
 
 TEST(SynchronisedBatchNorm, a_rank_that_fails_between_layers_is_an_error_on_all) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   const StateDict before = model.state_dict().clone();
   const bool fails = world().rank() == world().size() - 1;
@@ -321,7 +317,7 @@ TEST(SynchronisedBatchNorm, a_rank_that_fails_between_layers_is_an_error_on_all)
 }
 
 TEST(SynchronisedBatchNorm, the_rank_that_fails_under_no_sync_is_the_one_that_is_named) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   const int last = world().size() - 1;
   const auto loss = [&](const Batch& batch) {
@@ -352,14 +348,14 @@ TEST(SynchronisedBatchNorm, layers_in_another_order_are_an_error_on_all) {
 }
 
 TEST(SynchronisedBatchNorm, ends_with_the_replica) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   { const DataParallel replica(model, world(), {.synchronise_batch_norm = true}); }
   // By itself, or it would wait for the others.
   if (world().rank() == 0) loss_of(model)(draw_batch(1, 4)).backward();
 }
 
 TEST(SynchronisedBatchNorm, ends_where_another_replica_is_assigned) {
-  nn::Sequential model = make_model(), other = make_model();
+  nn::Sequential model = make_norm_model(), other = make_norm_model();
   DataParallel replica(model, world(), {.synchronise_batch_norm = true});
   replica = DataParallel(other, world(), {.synchronise_batch_norm = true});
   if (world().rank() == 0) loss_of(model)(draw_batch(1, 4)).backward();
@@ -367,7 +363,7 @@ TEST(SynchronisedBatchNorm, ends_where_another_replica_is_assigned) {
 }
 
 TEST(SynchronisedBatchNorm, a_backward_after_the_replica_is_an_error) {
-  nn::Sequential model = make_model();
+  nn::Sequential model = make_norm_model();
   std::optional<DataParallel> replica(std::in_place, model, world(),
                                       DataParallelOptions{.synchronise_batch_norm = true});
   const Variable loss = loss_of(model)(draw_batch(1, 4));

@@ -7,7 +7,6 @@
 
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
-#include "lockstep/nn/layers.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
@@ -23,17 +22,6 @@ namespace lockstep {
 using namespace testing;
 
 namespace {
-
-nn::Sequential make_model() {
-  const nn::LinearOptions options{.dtype = DType::f64};
-  nn::Sequential model{nn::Linear(4, 8, options), nn::Tanh(), nn::Linear(8, 2, options)};
-  model.initialize(3);
-  return model;
-}
-
-auto loss_of(nn::Module& model) {
-  return [&model](const Batch& batch) { return mean_squared_error(model(batch.x), batch.y); };
-}
 
 Batch own_rows(const Batch& global, const std::vector<std::int64_t>& rows) {
   return rows_of(global, rows, world().rank());

@@ -167,6 +167,36 @@ TYPED_TEST(Kernels, sum_lets_nan_and_infinity_through) {
   }
 }
 
+TYPED_TEST(Kernels, sum_of_squares_is_that_of_whole_blocks_and_the_rest_wherever_it_lies) {
+  using T = TypeParam;
+  for (const std::int64_t n : {0, 1, 15, 16, 17, 127, 128, 129, 256, 257, 3001}) {
+    std::vector<T> x(static_cast<std::size_t>(n));
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(i % 13) - T{4};  // exact
+    double expected = 0;
+    for (const T number : x) expected += static_cast<double>(number * number);
+    for (std::size_t offset = 0; offset < 3; ++offset) {
+      EXPECT_EQ(kernels::sum_squares(n, Shifted<T>(x, offset).data()), expected) << n;
+    }
+  }
+}
+
+TYPED_TEST(Kernels, sum_of_squares_is_in_double_precision_and_lets_nan_and_infinity_through) {
+  using T = TypeParam;
+  const T tiny = static_cast<T>(1e-3);
+  std::vector<T> x(2001, tiny);
+  EXPECT_NEAR(kernels::sum_squares(2001, x.data()), 2001 * std::pow(static_cast<double>(tiny), 2),
+              1e-14);
+  x[7] = static_cast<T>(1e30);  // whose square is no f32
+  EXPECT_NEAR(kernels::sum_squares(2001, x.data()), 1e60, 1e53);
+  for (const std::size_t i : {std::size_t{0}, std::size_t{1023}, std::size_t{2000}}) {
+    x[i] = -this->infinity;
+    EXPECT_EQ(kernels::sum_squares(2001, x.data()), static_cast<double>(this->infinity));
+    x[i] = this->nan;
+    EXPECT_TRUE(std::isnan(kernels::sum_squares(2001, x.data())));
+    x[i] = 0;
+  }
+}
+
 TYPED_TEST(Kernels, rows_are_summed_and_scaled) {
   using T = TypeParam;
   const std::vector<T> x{1, 2, 3, 4, 5, 6};

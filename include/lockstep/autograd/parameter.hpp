@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,10 @@ class GradientOwner {
   /// Such a backward ended by an exception, that of another owner's finish() included. (One that throws
   /// because its graph was used up has not begun.)
   virtual void abandon() noexcept = 0;
+  /// The sum of the squares of a gradient that it has left as reduced, in double precision, if it has
+  /// measured that: the same to the bit as if it were computed from the numbers. Who asks once will
+  /// ask again, so an owner may begin to measure then.
+  virtual std::optional<double> sum_squares(std::size_t /*index*/) { return std::nullopt; }
 
  private:
   std::shared_ptr<GradientTable> table_;

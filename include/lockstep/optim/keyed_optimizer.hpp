@@ -129,7 +129,7 @@ class KeyedOptimizer : public Stateful {
 
   /// All parameters that groups can be made of, under their names in state dicts.
   virtual std::vector<NamedParameter> named_parameters() const = 0;
-  /// Calls a function for each parameter in a group.
+  /// Calls a function for each parameter in a group, once, under the first of its names.
   virtual void visit_parameters(const std::function<void(const NamedParameter&)>& visit) const = 0;
   /// Whether the parameter is in a group.
   virtual bool contains(const Parameter& parameter) const = 0;

@@ -27,6 +27,8 @@ struct DataParallelOptions {
   GradientReduction reduction = GradientReduction::mean;
   double predivide = 1;
   MissingGradients missing = MissingGradients::zero;
+  WireFormat wire = WireFormat::full;
+  std::shared_ptr<const GradientCompression> compression = nullptr;
 
   ReplicaBufferPolicy buffers = ReplicaBufferPolicy::average;
   /// Whether each nn::BatchNorm takes its statistics over the samples of all ranks, in training: with

@@ -6,6 +6,9 @@
 
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/comm/communicator.hpp"
+#include "lockstep/comm/wire.hpp"
+#include "lockstep/parallel/compression.hpp"
+#include "lockstep/state/state_dict.hpp"
 
 namespace lockstep {
 
@@ -33,6 +36,13 @@ struct GradientReducerOptions {
   /// sum over many ranks would be beyond the largest number. The result is the same but for rounding.
   double predivide = 1;
   MissingGradients missing = MissingGradients::zero;
+  /// As what gradients travel between nodes. In half precision they do as means over the samples of a
+  /// node, so that what they are multiplied with does not make them too large. Numbers that are too large
+  /// all the same become infinite, on all ranks.
+  WireFormat wire = WireFormat::full;
+  /// What tells gradients to other nodes with fewer numbers: TopK, PowerSgd, or one of your own. None
+  /// where it is null. Ranks that cannot share memory are nodes by themselves.
+  std::shared_ptr<const GradientCompression> compression = nullptr;
 };
 
 /// Averages the gradients of named parameters over all ranks in the course of every backward; all
@@ -50,8 +60,9 @@ struct GradientReducerOptions {
 ///
 /// Where a backward throws on some ranks, all others get the exception of the lowest one of these,
 /// marked collective(), and gradients are as they were before what is not reduced yet. Ranks that do
-/// not reduce the same get a StateError, after which no more is reduced. What a final hook throws on
-/// some ranks alone is for the caller to deal with: the reduction is over by then.
+/// not reduce the same get a StateError, after which no more is reduced. What a final hook throws
+/// on some ranks only, when the reduction is over, the next one throws on all, unless discard() comes
+/// first.
 ///
 /// A backward adds to the gradient that is there, as in PyTorch; what was averaged before is not
 /// counted again. A parameter that a backward reached on no rank stays as it was. What was reached on
@@ -61,7 +72,9 @@ struct GradientReducerOptions {
 /// requires_grad may change between backwards, on all ranks alike: frozen parameters take no part in
 /// the reduction. Where a backward finds that ranks differ in it, all get a StateError that names
 /// parameter and rank.
-class GradientReducer {
+///
+/// Its state is what compression leaves for later reductions; there is none without it.
+class GradientReducer : public Stateful {
  public:
   /// Collective. Throws on all ranks: NameError, ShapeError or DTypeError, which names the first
   /// difference and two ranks, where the lists differ; StateError where a parameter belongs to
@@ -70,7 +83,7 @@ class GradientReducer {
   GradientReducer(std::vector<NamedParameter> parameters, const Communicator& communicator,
                   const GradientReducerOptions& options = {});
   /// Not collective: moves values and gradients back into memory of their own.
-  ~GradientReducer();
+  ~GradientReducer() override;
   GradientReducer(GradientReducer&&) noexcept;
   GradientReducer& operator=(GradientReducer&&) noexcept;
 
@@ -111,6 +124,17 @@ class GradientReducer {
   /// Forgets, on this rank, what has come together since the last reduction; gradients are what
   /// they were then. StateError where the reduction of any of it is under way.
   void discard();
+
+  /// The number of reductions, and under "parameters", for each compressed gradient by name, what each
+  /// node has "left" of it, of shape (nodes, size), and the state of its "compressor". Collective, and the
+  /// same on all ranks.
+  StateDict state_dict() const override;
+  /// NameError where a gradient that is compressed is missing, or where there is another; ShapeError or
+  /// DTypeError where one has another form.
+  void check_restore(const StateDict& source) const override;
+  /// On each rank, with the same source. On another number of nodes each gets the mean of what they had
+  /// left, which adds the same to what is reduced.
+  void restore(const StateDict& source) override;
 
  private:
   friend class DataParallel;

@@ -13,7 +13,8 @@ namespace lockstep {
 /// being recorded. timeline::stop() ends it, on each rank by itself.
 ///
 /// The first DataParallel or GradientReducer of a program does this for the file that the
-/// environment variable LOCKSTEP_TIMELINE names, unless a timeline is being recorded then.
+/// environment variable LOCKSTEP_TIMELINE names, unless a timeline is being recorded then. Groups of
+/// ranks would replace each other's file: the first one is to be on a communicator of all ranks.
 void start_timeline(const std::filesystem::path& file, const Communicator& communicator);
 
 }  // namespace lockstep

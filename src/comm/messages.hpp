@@ -1,0 +1,57 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "comm/job.hpp"
+
+namespace lockstep::comm {
+
+/// Messages that are under way between this rank and one of each node, and the memory that they are
+/// in, which begins at a line and stays as long as MPI may use it.
+class Messages {
+ public:
+  Messages(MPI_Comm communicator, std::size_t nodes)
+      : communicator_(communicator), incoming_(nodes) {}
+  ~Messages();
+  Messages(Messages&&) noexcept = default;
+  Messages& operator=(Messages&&) = delete;
+
+  /// At least so many bytes; of what was there before nothing is kept where it has to grow.
+  std::byte* outgoing(std::size_t bytes) { return outgoing_.reserve(bytes); }
+  std::byte* incoming(std::size_t node, std::size_t bytes) {
+    return incoming_[node].reserve(bytes);
+  }
+
+  void send(const std::byte* data, std::size_t bytes, int rank, int tag);
+  void receive(std::byte* data, std::size_t bytes, int rank, int tag);
+  /// Whether all of them have arrived.
+  bool test();
+
+ private:
+  struct FreeBytes {
+    void operator()(std::byte* bytes) const {
+      ::operator delete[](bytes, std::align_val_t{line_bytes});
+    }
+  };
+  struct Buffer {
+    std::unique_ptr<std::byte[], FreeBytes> memory;
+    std::size_t size = 0;
+
+    std::byte* reserve(std::size_t bytes);
+  };
+
+  MPI_Comm communicator_;
+  std::vector<MPI_Request> requests_;
+  Buffer outgoing_;
+  std::vector<Buffer> incoming_;
+};
+
+/// Gives up what is under way; returns whether MPI may still use its memory.
+bool abandon(std::vector<MPI_Request>& requests) noexcept;
+
+}  // namespace lockstep::comm

@@ -1,0 +1,7 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "docs/data_parallel.hpp"
