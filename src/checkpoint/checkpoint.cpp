@@ -2,94 +2,124 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <set>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "checkpoint/file.hpp"
 #include "checkpoint/format.hpp"
+#include "checkpoint/gather.hpp"
+#include "checkpoint/gathered_tensors.hpp"
+#include "checkpoint/scatter.hpp"
 #include "comm/drift.hpp"
+#include "comm/pull.hpp"
 #include "lockstep/core/error.hpp"
 #include "state/state_hashes.hpp"
 
 namespace lockstep::checkpoint {
 namespace {
 
-void check_names(const std::vector<Item>& items) {
-  std::set<std::string> names;
-  for (const Item& item : items) {
-    if (!names.insert(item.name).second) {
-      throw NameError(fmt::format("two items of the checkpoint are called '{}'", item.name));
+// Bytes of a file that all ranks get at a time.
+constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
+
+void check_alike(const Communicator& communicator, const StateDict& alike, Checksums& known) {
+  std::vector<NamedHash> entries;
+  communicator.agree([&] {
+    const FlatState state = flatten(alike);
+    std::vector<std::uint64_t> checksums;
+    for (const Tensor& tensor : state.tensors) {
+      checksums.push_back(known[tensor.raw()] = checksum(tensor));
     }
-  }
+    entries = hash_entries(state, checksums);
+  });
+  const std::string drift = comm::find_drift(communicator, entries);
+  if (drift.empty()) return;
+  throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
 }
 
-StateDict collect(const std::vector<Item>& items) {
-  check_names(items);
-  StateDict state;
-  for (const Item& item : items) state[item.name] = item.object->state_dict();
-  return state;
-}
-
-void check_items(const std::vector<Item>& items, const StateDict& state,
-                 const std::filesystem::path& path) {
-  for (const Item& item : items) {
-    try {
-      item.object->check_restore(state.at(item.name).as_dict());
-    } catch (const Error& error) {
-      throw CheckpointError(fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(),
-                                        item.name, error.what()));
-    }
+void serve(const Communicator& communicator, const Contribution& own) {
+  std::vector<Bytes> arrays;
+  for (const Tensor& tensor : own.arrays) {
+    arrays.emplace_back(static_cast<const std::byte*>(tensor.raw()), tensor.bytes());
   }
+  comm::serve(communicator, 0, arrays);
 }
 
 }  // namespace
 
 void save(const std::filesystem::path& path, const Communicator& communicator,
-          const std::vector<Item>& items) {
-  FlatState state;
-  Header header;
-  std::vector<NamedHash> entries;
+          const std::vector<Item>& items, const SaveOptions& options) {
+  Contribution own;
   communicator.agree([&] {
-    state = flatten(collect(items));
-    header = make_header(state);
-    std::vector<std::uint64_t> checksums;
-    for (const TensorRecord& tensor : header.tensors) checksums.push_back(tensor.checksum);
-    entries = hash_entries(state, checksums);
+    if (options.buffer_bytes == 0) throw OptionError("expected buffer_bytes > 0, found 0");
+    own = contribution_of(items, communicator.rank());
   });
-  const std::string drift = comm::find_drift(communicator, entries);
-  if (!drift.empty()) {
-    throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
-  }
+  Checksums known;
+  check_alike(communicator, own.alike, known);
+  const std::vector<std::string> texts = communicator.gather(encode(own.own));
+  std::unique_ptr<GatheredTensors> tensors;
   communicator.agree([&] {
-    if (communicator.rank() == 0) write_state(path, state, header, *posix_file_system());
+    if (communicator.rank() != 0) return;
+    std::vector<Header> contributions;
+    for (const std::string& text : texts) contributions.push_back(parse(text));
+    tensors = std::make_unique<GatheredTensors>(communicator, own, gather(own.alike, contributions),
+                                                options.buffer_bytes);
+  });
+  std::exception_ptr failure;
+  if (tensors == nullptr) {
+    serve(communicator, own);
+  } else {
+    try {
+      write_state(
+          path, tensors->header(known),
+          [&tensors](std::size_t tensor, const auto& write) { tensors->read(tensor, write); },
+          *posix_file_system());
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    tensors->end();
+  }
+  communicator.agree([&failure] {
+    if (failure != nullptr) std::rethrow_exception(failure);
   });
 }
 
 void load(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items) {
-  FileContents contents;
+  std::unique_ptr<FileReader> file;
   std::string text;
   communicator.agree([&] {
-    check_names(items);
     if (communicator.rank() != 0) return;
-    contents = read_contents(path);
-    text = encode(contents.header);
+    file = std::make_unique<FileReader>(path);
+    text = encode(file->header());
   });
   communicator.broadcast(text);
-  StateDict state;
-  communicator.agree([&] {
-    if (communicator.rank() != 0) {
-      contents.header = decode(text);
-      contents.tensors = allocate_tensors(contents.header);
+  Scattered state;
+  communicator.agree([&] { state = scattered(decode(text), items, communicator, path); });
+  // All ranks go through the whole file, whether or not it turns out to be damaged.
+  std::exception_ptr failure;
+  std::vector<std::byte> chunk(std::min<std::uint64_t>(chunk_bytes, state.data_bytes));
+  for (std::uint64_t begin = 0; begin < state.data_bytes; begin += chunk.size()) {
+    chunk.resize(std::min<std::uint64_t>(chunk.size(), state.data_bytes - begin));
+    if (file != nullptr && failure == nullptr) {
+      try {
+        file->read(chunk);
+      } catch (...) {
+        failure = std::current_exception();
+      }
     }
-    state = unflatten(contents.header.records, contents.tensors);
-    check_items(items, state, path);
-  });
-  for (Tensor& tensor : contents.tensors) {
-    communicator.broadcast_bytes(tensor.raw(), tensor.bytes());
+    communicator.broadcast_bytes(chunk.data(), chunk.size());
+    state.take(begin, chunk);
   }
+  communicator.agree([&failure] {
+    if (failure != nullptr) std::rethrow_exception(failure);
+  });
   communicator.agree([&] {
-    for (const Item& item : items) item.object->restore(state.at(item.name).as_dict());
+    for (std::size_t i = 0; i < items.size(); ++i) items[i].object->restore(state.of_items[i]);
   });
 }
 

@@ -24,7 +24,7 @@ void write_padding(OutputFile& file, std::uint64_t from, std::uint64_t to) {
   file.write(zeros, to - from);
 }
 
-void write_all(OutputFile& file, const FlatState& state, const Header& header) {
+void write_all(OutputFile& file, const Header& header, const ReadTensor& read) {
   const std::string text = encode(header);
   if (text.size() > max_header_bytes) {
     throw CheckpointError(
@@ -42,11 +42,11 @@ void write_all(OutputFile& file, const FlatState& state, const Header& header) {
   file.write(text.data(), text.size());
   const std::uint64_t data = align(sizeof preface + text.size());
   std::uint64_t position = sizeof preface + text.size();
-  for (std::size_t i = 0; i < state.tensors.size(); ++i) {
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
     const std::uint64_t start = data + header.tensors[i].offset;
     write_padding(file, position, start);
-    file.write(state.tensors[i].raw(), state.tensors[i].bytes());
-    position = start + state.tensors[i].bytes();
+    read(i, [&file](Bytes bytes) { file.write(bytes.data(), bytes.size()); });
+    position = start + header.tensors[i].bytes;
   }
   Trailer trailer{.file_bytes = position + sizeof(Trailer), .magic = {}};
   std::memcpy(trailer.magic, end_magic, sizeof end_magic);
@@ -54,9 +54,26 @@ void write_all(OutputFile& file, const FlatState& state, const Header& header) {
   file.sync();
 }
 
-class Reader {
+// Bytes that are read before they are verified, while they are in the cache.
+constexpr std::size_t verified_bytes = std::size_t{1} << 18;
+
+struct FreeHash {
+  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+};
+
+std::string tensor_path(const Header& header, std::size_t tensor) {
+  const auto record = std::find_if(
+      header.records.begin(), header.records.end(), [tensor](const StateRecord& candidate) {
+        return candidate.kind == StateRecord::tensor && candidate.number == tensor;
+      });
+  return path_of(header.records, static_cast<std::size_t>(record - header.records.begin()));
+}
+
+}  // namespace
+
+class FileReader::File {
  public:
-  explicit Reader(const std::filesystem::path& path) : path_(path) {
+  explicit File(const std::filesystem::path& path) : path_(path), hash_(XXH3_createState()) {
     std::error_code error;
     const auto status = std::filesystem::status(path, error);
     if (status.type() == std::filesystem::file_type::not_found) fail("there is no such file");
@@ -65,9 +82,34 @@ class Reader {
     size_ = std::filesystem::file_size(path, error);
     stream_.open(path, std::ios::binary);
     if (error || !stream_) fail("it cannot be opened for reading");
+    read_header();
   }
 
-  FileContents read() {
+  const Header& header() const noexcept { return header_; }
+  std::uint64_t data_bytes() const noexcept { return data_bytes_; }
+
+  void read(std::span<std::byte> bytes) {
+    while (!bytes.empty()) {
+      const std::span<std::byte> some = bytes.first(std::min(bytes.size(), verified_bytes));
+      read_at(data_ + position_, some.data(), some.size());
+      verify(some);
+      bytes = bytes.subspan(some.size());
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& why) const {
+    throw CheckpointError(
+        fmt::format("the checkpoint '{}' cannot be used: {}", path_.string(), why));
+  }
+
+  void read_at(std::uint64_t offset, void* bytes, std::uint64_t size) {
+    stream_.seekg(static_cast<std::streamoff>(offset));
+    stream_.read(static_cast<char*>(bytes), static_cast<std::streamsize>(size));
+    if (!stream_) fail(fmt::format("reading {} bytes at {} failed", size, offset));
+  }
+
+  void read_header() {
     Preface preface;
     if (size_ < sizeof(Preface) + sizeof(Trailer)) {
       fail(fmt::format("it has only {} bytes", size_));
@@ -91,19 +133,8 @@ class Reader {
     if (XXH3_64bits(text.data(), text.size()) != preface.header_checksum) {
       fail("the checksum of its header is wrong");
     }
-    return read_tensors(decode_header(text), sizeof preface + text.size());
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& why) const {
-    throw CheckpointError(
-        fmt::format("the checkpoint '{}' cannot be used: {}", path_.string(), why));
-  }
-
-  void read_at(std::uint64_t offset, void* bytes, std::uint64_t size) {
-    stream_.seekg(static_cast<std::streamoff>(offset));
-    stream_.read(static_cast<char*>(bytes), static_cast<std::streamsize>(size));
-    if (!stream_) fail(fmt::format("reading {} bytes at {} failed", size, offset));
+    decode_header(text);
+    find_data(sizeof preface + text.size());
   }
 
   void check_trailer() {
@@ -117,68 +148,96 @@ class Reader {
     }
   }
 
-  Header decode_header(const std::string& text) const {
+  void decode_header(const std::string& text) {
     try {
-      return decode(text);
+      header_ = decode(text);
     } catch (const CheckpointError& error) {
       fail(error.what());
     }
   }
 
-  FileContents read_tensors(Header header, std::uint64_t header_end) {
-    const std::uint64_t data = align(header_end);
+  void find_data(std::uint64_t header_end) {
+    data_ = align(header_end);
     std::uint64_t end = header_end;
-    if (!header.tensors.empty()) {
-      end = data + header.tensors.back().offset + header.tensors.back().bytes;
+    if (!header_.tensors.empty()) {
+      data_bytes_ = header_.tensors.back().offset + header_.tensors.back().bytes;
+      end = data_ + data_bytes_;
     }
     if (end + sizeof(Trailer) != size_) {
       fail(fmt::format("its header describes {} bytes, it has {}", end + sizeof(Trailer), size_));
     }
-    FileContents contents{.header = std::move(header), .tensors = {}};
-    contents.tensors = allocate_tensors(contents.header);
-    std::uint64_t position = header_end;
-    for (std::size_t i = 0; i < contents.tensors.size(); ++i) {
-      const TensorRecord& record = contents.header.tensors[i];
-      check_padding(position, data + record.offset);
-      read_at(data + record.offset, contents.tensors[i].raw(), record.bytes);
-      if (XXH3_64bits(contents.tensors[i].raw(), record.bytes) != record.checksum) {
-        fail(fmt::format("the checksum of '{}' is wrong", tensor_path(contents.header, i)));
+    if (header_.tensors.empty()) return;
+    std::array<std::byte, alignment> padding;
+    const std::span<std::byte> used = std::span(padding).first(data_ - header_end);
+    read_at(header_end, used.data(), used.size());
+    check_padding(header_end, used);
+    XXH3_64bits_reset(hash_.get());
+    verify({});
+  }
+
+  // The bytes that come next.
+  void verify(std::span<const std::byte> bytes) {
+    while (next_ < header_.tensors.size()) {
+      const TensorRecord& tensor = header_.tensors[next_];
+      const std::uint64_t begin = tensor.offset, end = tensor.offset + tensor.bytes;
+      if (position_ == end) {
+        end_tensor();
+        continue;
       }
-      position = data + record.offset + record.bytes;
+      if (bytes.empty()) return;
+      const std::uint64_t stop = position_ < begin ? begin : end;
+      const auto some = bytes.first(std::min<std::uint64_t>(bytes.size(), stop - position_));
+      if (position_ < begin) {
+        check_padding(data_ + position_, some);
+      } else {
+        XXH3_64bits_update(hash_.get(), some.data(), some.size());
+      }
+      position_ += some.size();
+      bytes = bytes.subspan(some.size());
     }
-    return contents;
   }
 
-  void check_padding(std::uint64_t from, std::uint64_t to) {
-    std::array<char, alignment> bytes;
-    read_at(from, bytes.data(), to - from);
-    if (std::any_of(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(to - from),
-                    [](char c) { return c != 0; })) {
-      fail(fmt::format("the padding from byte {} to {} is not zero", from, to));
+  void end_tensor() {
+    if (XXH3_64bits_digest(hash_.get()) != header_.tensors[next_].checksum) {
+      fail(fmt::format("the checksum of '{}' is wrong", tensor_path(header_, next_)));
     }
+    XXH3_64bits_reset(hash_.get());
+    ++next_;
   }
 
-  static std::string tensor_path(const Header& header, std::size_t tensor) {
-    const auto record = std::find_if(
-        header.records.begin(), header.records.end(), [tensor](const StateRecord& candidate) {
-          return candidate.kind == StateRecord::tensor && candidate.number == tensor;
-        });
-    return path_of(header.records, static_cast<std::size_t>(record - header.records.begin()));
+  void check_padding(std::uint64_t from, std::span<const std::byte> bytes) const {
+    if (std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; })) {
+      return;
+    }
+    fail(fmt::format("the padding from byte {} to {} is not zero", from, from + bytes.size()));
   }
 
   std::filesystem::path path_;
+  std::unique_ptr<XXH3_state_t, FreeHash> hash_;
   std::ifstream stream_;
   std::uint64_t size_ = 0;
+  Header header_;
+  std::uint64_t data_ = 0;  // where in the file the data begin
+  std::uint64_t data_bytes_ = 0;
+  std::uint64_t position_ = 0;  // in the data
+  std::size_t next_ = 0;        // tensor that is not verified yet
 };
 
-}  // namespace
+FileReader::FileReader(const std::filesystem::path& path) : file_(std::make_unique<File>(path)) {}
+FileReader::~FileReader() = default;
 
-void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,
+const Header& FileReader::header() const noexcept { return file_->header(); }
+
+std::uint64_t FileReader::data_bytes() const noexcept { return file_->data_bytes(); }
+
+void FileReader::read(std::span<std::byte> bytes) { file_->read(bytes); }
+
+void write_state(const std::filesystem::path& path, const Header& header, const ReadTensor& read,
                  FileSystem& files) {
   std::filesystem::path temporary = path;
   temporary += ".tmp";
   try {
-    write_all(*files.create(temporary), state, header);
+    write_all(*files.create(temporary), header, read);
     files.rename(temporary, path);
   } catch (...) {
     files.remove(temporary);
@@ -187,6 +246,27 @@ void write_state(const std::filesystem::path& path, const FlatState& state, cons
   files.sync_folder(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));
 }
 
-FileContents read_contents(const std::filesystem::path& path) { return Reader(path).read(); }
+void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,
+                 FileSystem& files) {
+  const auto read = [&state](std::size_t tensor, const std::function<void(Bytes)>& write) {
+    write({static_cast<const std::byte*>(state.tensors[tensor].raw()),
+           state.tensors[tensor].bytes()});
+  };
+  write_state(path, header, read, files);
+}
+
+FileContents read_contents(const std::filesystem::path& path) {
+  FileReader file(path);
+  FileContents contents{.header = file.header(), .tensors = allocate_tensors(file.header())};
+  std::uint64_t position = 0;
+  std::array<std::byte, alignment> padding;
+  for (std::size_t i = 0; i < contents.tensors.size(); ++i) {
+    const TensorRecord& record = contents.header.tensors[i];
+    file.read(std::span(padding).first(record.offset - position));
+    file.read({static_cast<std::byte*>(contents.tensors[i].raw()), record.bytes});
+    position = record.offset + record.bytes;
+  }
+  return contents;
+}
 
 }  // namespace lockstep::checkpoint

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,11 +14,37 @@
 
 namespace lockstep::checkpoint {
 
+/// Hands over the bytes of a tensor, by its number, in one or several pieces.
+using Bytes = std::span<const std::byte>;
+using ReadTensor = std::function<void(std::size_t tensor, const std::function<void(Bytes)>& write)>;
+
 /// Writes to a temporary file beside `path`, syncs it, renames it to `path` and syncs the folder.
 /// Throws CheckpointError; then the temporary file is gone, and `path` is as it was, or, where only
 /// the folder could not be synced, the new file.
+void write_state(const std::filesystem::path& path, const Header& header, const ReadTensor& read,
+                 FileSystem& files);
 void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,
                  FileSystem& files);
+
+/// A file that is read once, from its beginning to its end. Throws CheckpointError, with the path and
+/// what is wrong.
+class FileReader {
+ public:
+  /// Reads all but the tensors, and verifies it.
+  explicit FileReader(const std::filesystem::path& path);
+  ~FileReader();
+
+  const Header& header() const noexcept;
+  /// Bytes from the beginning of the data to the end of the last tensor.
+  std::uint64_t data_bytes() const noexcept;
+  /// The next bytes of the data, so many at the most; verifies each tensor that ends in them, and what
+  /// lies between tensors.
+  void read(std::span<std::byte> bytes);
+
+ private:
+  class File;
+  std::unique_ptr<File> file_;
+};
 
 struct FileContents {
   Header header;

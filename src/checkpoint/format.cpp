@@ -62,8 +62,6 @@ std::string encode(const Header& header) {
   return stream.str();
 }
 
-namespace {
-
 Header parse(const std::string& text) {
   std::istringstream stream(text);
   stream.imbue(std::locale::classic());
@@ -72,6 +70,8 @@ Header parse(const std::string& text) {
   if (!(stream >> std::ws).eof()) throw CheckpointError("something follows it");
   return header;
 }
+
+namespace {
 
 // That the tensors lie one after the other, each as large as its shape and dtype say.
 void check_tensors(const std::vector<TensorRecord>& tensors) {
@@ -111,18 +111,26 @@ Header decode(const std::string& text) {
 }
 
 Header make_header(const FlatState& state) {
-  Header header{.records = state.records, .tensors = {}};
-  std::uint64_t end = 0;
+  std::vector<TensorRecord> tensors;
   for (const Tensor& tensor : state.tensors) {
-    TensorRecord& record = header.tensors.emplace_back();
+    TensorRecord& record = tensors.emplace_back();
     record.dtype = static_cast<std::uint8_t>(tensor.dtype());
     record.shape.assign(tensor.shape().begin(), tensor.shape().end());
-    record.offset = align(end);
-    record.bytes = tensor.bytes();
     record.checksum = checksum(tensor);
-    end = record.offset + record.bytes;
   }
-  return header;
+  return make_header(state.records, std::move(tensors));
+}
+
+Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors) {
+  std::uint64_t end = 0;
+  for (TensorRecord& tensor : tensors) {
+    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
+    tensor.bytes =
+        static_cast<std::uint64_t>(shape.size()) * item_size(static_cast<DType>(tensor.dtype));
+    tensor.offset = align(end);
+    end = tensor.offset + tensor.bytes;
+  }
+  return {.records = std::move(records), .tensors = std::move(tensors)};
 }
 
 std::vector<Tensor> allocate_tensors(const Header& header) {

@@ -85,8 +85,13 @@ inline constexpr std::uint64_t align(std::uint64_t offset) {
 std::string encode(const Header& header);
 Header decode(const std::string& text);
 
+/// What encode() has written, without a look at whether it is the header of a file.
+Header parse(const std::string& text);
+
 /// A header for a state's tensors, with offsets and checksums.
 Header make_header(const FlatState& state);
+/// The same where only dtype, shape and checksum are known of them.
+Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors);
 
 /// Memory for each tensor of a header, with arbitrary contents.
 std::vector<Tensor> allocate_tensors(const Header& header);

@@ -37,6 +37,8 @@ class Flattener {
             if (!content.defined()) fail(index, "is an undefined tensor");
             record.number = flat_.tensors.size();
             flat_.tensors.push_back(content);
+          } else if constexpr (std::is_same_v<T, TensorPart>) {
+            fail(index, "is a part of a tensor, of which other ranks hold the rest");
           } else if constexpr (std::is_same_v<T, StateDict> || std::is_same_v<T, StateList>) {
             record.number = content.size();
             add_children(content, depth + 1);

@@ -42,7 +42,7 @@ struct FlatState {
 /// How deep a tree may nest: a value of the outermost dict is at depth 1.
 inline constexpr int max_state_depth = 64;
 
-/// StateError, naming the entry, for an undefined tensor and for a tree that nests too deep.
+/// StateError, naming the entry, for an undefined tensor, a part of one, and a tree that nests too deep.
 FlatState flatten(const StateDict& state);
 
 /// The tree again. StateError, saying which record, where the records are not a tree, name a tensor

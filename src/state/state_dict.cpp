@@ -43,6 +43,9 @@ StateDict StateDict::clone() const {
 
 StateValue StateValue::clone() const {
   if (const auto* tensor = std::get_if<Tensor>(&value_)) return tensor->clone();
+  if (const auto* part = std::get_if<TensorPart>(&value_)) {
+    return TensorPart{part->shape, part->begin, part->numbers.clone()};
+  }
   if (const auto* dict = std::get_if<StateDict>(&value_)) return dict->clone();
   if (const auto* list = std::get_if<StateList>(&value_)) {
     StateList copy;
@@ -54,7 +57,7 @@ StateValue StateValue::clone() const {
 
 std::string_view StateValue::kind() const noexcept {
   constexpr std::string_view kinds[] = {"a bool",   "an integer", "a double", "a string",
-                                        "a tensor", "a dict",     "a list"};
+                                        "a tensor", "a dict",     "a list",   "a part of a tensor"};
   return kinds[value_.index()];
 }
 
@@ -72,6 +75,9 @@ bool bit_equal(const StateValue& a, const StateValue& b) {
         } else if constexpr (std::is_same_v<T, StateList>) {
           return std::equal(value.begin(), value.end(), other.begin(), other.end(),
                             [](const auto& x, const auto& y) { return bit_equal(x, y); });
+        } else if constexpr (std::is_same_v<T, TensorPart>) {
+          return value.shape == other.shape && value.begin == other.begin &&
+                 bit_equal(value.numbers, other.numbers);
         } else if constexpr (std::is_same_v<T, Tensor> || std::is_same_v<T, StateDict>) {
           return bit_equal(value, other);
         } else {

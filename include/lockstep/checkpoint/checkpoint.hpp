@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lockstep/comm/communicator.hpp"
@@ -11,28 +13,52 @@
 // number of ranks. docs/checkpoint_format.md describes the file.
 namespace lockstep::checkpoint {
 
-/// Something to save or load, and the name it goes by in the file.
+/// Which ranks have the state of an item.
+enum class ItemScope {
+  /// All have the same. They are compared before a save, and rank 0 writes its own. Of a tensor that is a
+  /// TensorPart each rank has a part; parts that several have must be equal.
+  replicated,
+  /// Some ranks have what others have not, such as the parameters of an expert: what is written is all
+  /// that any of them has. What several have must be equal. A load gives all of it to each rank.
+  distributed,
+  /// Each rank has its own, such as a stream of random numbers. Rank N's is saved under "rank.N", and a
+  /// load wants as many ranks.
+  each_rank,
+};
+
+/// Something to save or load, and the name it goes by in the file. Names that begin with "rank." are
+/// those of ranks.
 struct Item {
-  Item(std::string name, Stateful& object) : name(std::move(name)), object(&object) {}
+  Item(std::string name, Stateful& object, ItemScope scope = ItemScope::replicated)
+      : name(std::move(name)), object(&object), scope(scope) {}
 
   std::string name;
   Stateful* object;
+  ItemScope scope;
+};
+
+struct SaveOptions {
+  /// Memory of rank 0 for what other ranks send it, however much that is in all.
+  std::size_t buffer_bytes = std::size_t{64} << 20;
 };
 
 /// Writes the state of all items to `path`. Collective; when it has returned, the file is complete
 /// on disk. At any time before, and where it fails, `path` is what it was before or the complete
 /// new file: it is written beside it, as `path`.tmp, and renamed.
 ///
-/// State is replicated: rank 0 writes its own after all ranks have compared theirs with it. Throws
-/// on all ranks: StateError, which names entries and ranks, where they have drifted apart;
-/// CheckpointError where the file cannot be written; NameError where two items have one name.
+/// Rank 0 writes; what only others have, they send it. The file does not depend on how tensors are cut
+/// into parts, or on the number of ranks, except for items of each rank. Throws on all ranks: StateError,
+/// which names entries and ranks, where they have drifted apart, have different numbers of one part,
+/// or where nobody has one; CheckpointError where the file cannot be written; NameError where two
+/// items have one name; OptionError for options out of their range.
 void save(const std::filesystem::path& path, const Communicator& communicator,
-          const std::vector<Item>& items);
+          const std::vector<Item>& items, const SaveOptions& options = {});
 
 /// Reads `path` on rank 0 and restores all items on all ranks, whatever number of ranks saved it.
 /// Collective. The whole file, and that it fits every item on every rank, is checked before
-/// anything changes. Throws on all ranks: CheckpointError where the file is missing, damaged, of a
-/// newer format, or does not fit an item, with the item's name.
+/// anything changes. An object whose state has a TensorPart gets that part of the tensor. Throws on all
+/// ranks: CheckpointError where the file is missing, damaged, of a newer format, or does not fit an item,
+/// with the item's name.
 void load(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items);
 

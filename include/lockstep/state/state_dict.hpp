@@ -16,7 +16,15 @@ namespace lockstep {
 
 class StateValue;
 
-/// A tree of named state: tensors, scalars, strings, lists and nested dicts, in the order of their
+/// Numbers [begin, begin + numbers.size()) of a tensor, in row-major order, of which other ranks hold
+/// the rest. checkpoint::save puts it together from all ranks.
+struct TensorPart {
+  Shape shape;  ///< of the whole tensor
+  std::int64_t begin = 0;
+  Tensor numbers;  ///< one-dimensional, maybe with none; its dtype is that of the whole
+};
+
+/// A tree of named state: tensors or parts of them, scalars, strings, lists and nested dicts, in the order of their
 /// keys. Copies of a dict share the memory of its tensors; clone() copies that too.
 class StateDict {
  public:
@@ -57,6 +65,7 @@ class StateValue {
   StateValue(std::string_view value) : value_(std::string(value)) {}  // NOLINT
   StateValue(const char* value) : value_(std::string(value)) {}       // NOLINT
   StateValue(Tensor value) : value_(std::move(value)) {}              // NOLINT
+  StateValue(TensorPart value) : value_(std::move(value)) {}          // NOLINT
   StateValue(StateDict value) : value_(std::move(value)) {}           // NOLINT
   StateValue(StateList value) : value_(std::move(value)) {}           // NOLINT
   template <class Integer>
@@ -69,15 +78,17 @@ class StateValue {
   const std::string& as_string() const { return get<std::string>("a string"); }
   const Tensor& as_tensor() const { return get<Tensor>("a tensor"); }
   Tensor& as_tensor() { return const_cast<Tensor&>(std::as_const(*this).as_tensor()); }
+  const TensorPart& as_part() const { return get<TensorPart>("a part of a tensor"); }
   const StateDict& as_dict() const { return get<StateDict>("a dict"); }
   StateDict& as_dict() { return const_cast<StateDict&>(std::as_const(*this).as_dict()); }
   const StateList& as_list() const { return get<StateList>("a list"); }
   StateList& as_list() { return const_cast<StateList&>(std::as_const(*this).as_list()); }
 
-  using Variant =
-      std::variant<bool, std::int64_t, double, std::string, Tensor, StateDict, StateList>;
+  using Variant = std::variant<bool, std::int64_t, double, std::string, Tensor, StateDict,
+                               StateList, TensorPart>;
   const Variant& variant() const noexcept { return value_; }
-  /// "a bool", "an integer", "a double", "a string", "a tensor", "a dict" or "a list".
+  /// "a bool", "an integer", "a double", "a string", "a tensor", "a dict", "a list" or "a part of a
+  /// tensor".
   std::string_view kind() const noexcept;
 
   StateValue clone() const;

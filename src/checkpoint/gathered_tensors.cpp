@@ -1,0 +1,97 @@
+#include "checkpoint/gathered_tensors.hpp"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "state/state_hashes.hpp"
+
+namespace lockstep::checkpoint {
+namespace {
+
+Bytes bytes_of(const Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.raw()), tensor.bytes()};
+}
+
+}  // namespace
+
+GatheredTensors::GatheredTensors(const Communicator& communicator, const Contribution& own,
+                                 Gathered gathered, std::size_t buffer_bytes)
+    : pull_(communicator),
+      own_(own),
+      gathered_(std::move(gathered)),
+      piece_bytes_(std::clamp(buffer_bytes / 2, std::size_t{1}, std::size_t{1} << 30)) {}
+
+Header GatheredTensors::header(const Checksums& known) {
+  std::vector<TensorRecord> records;
+  for (std::size_t i = 0; i < gathered_.assembled.size(); ++i) {
+    const Gathered::Assembled* assembled = gathered_.assembled[i];
+    const Tensor& tensor = gathered_.state.tensors[i];
+    const Shape& shape = assembled == nullptr ? tensor.shape() : assembled->shape;
+    const DType dtype = assembled == nullptr ? tensor.dtype() : assembled->dtype;
+    TensorRecord& record = records.emplace_back();
+    record.dtype = static_cast<std::uint8_t>(dtype);
+    record.shape.assign(shape.begin(), shape.end());
+    if (assembled == nullptr) {
+      record.checksum = known.at(tensor.raw());
+    } else {
+      record.checksum =
+          assembled->sources.size() == 1 ? assembled->sources[0].checksum : checksum_of(i);
+    }
+  }
+  return make_header(gathered_.state.records, std::move(records));
+}
+
+std::uint64_t GatheredTensors::checksum_of(std::size_t tensor) {
+  const auto free = [](XXH3_state_t* state) { XXH3_freeState(state); };
+  const std::unique_ptr<XXH3_state_t, decltype(free)> hash(XXH3_createState(), free);
+  XXH3_64bits_reset(hash.get());
+  read(tensor,
+       [&hash](Bytes bytes) { XXH3_64bits_update(hash.get(), bytes.data(), bytes.size()); });
+  return XXH3_64bits_digest(hash.get());
+}
+
+void GatheredTensors::read(std::size_t tensor, const std::function<void(Bytes)>& use) {
+  const Gathered::Assembled* assembled = gathered_.assembled[tensor];
+  if (assembled == nullptr) return use(bytes_of(gathered_.state.tensors[tensor]));
+  for (const Source& source : assembled->sources) {
+    if (source.rank == 0) {
+      use(bytes_of(own_.arrays[source.array]));
+    } else {
+      read(source, use);
+    }
+  }
+}
+
+// The next piece is on its way while the one before is used.
+void GatheredTensors::read(const Source& source, const std::function<void(Bytes)>& use) {
+  const std::uint64_t pieces = (source.bytes + piece_bytes_ - 1) / piece_bytes_;
+  std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
+  const auto piece_of = [&](std::uint64_t piece) {
+    std::vector<std::byte>& buffer = buffers_[piece % 2];
+    const std::uint64_t begin = piece * piece_bytes_;
+    const std::size_t size = std::min<std::uint64_t>(piece_bytes_, source.bytes - begin);
+    if (buffer.size() < size) buffer.resize(size);
+    return std::span(buffer).first(size);
+  };
+  const auto start = [&](std::uint64_t piece) {
+    if (piece >= pieces) return;
+    requests[piece % 2] =
+        pull_.start(source.rank, source.array, piece * piece_bytes_, piece_of(piece));
+  };
+  start(0);
+  for (std::uint64_t piece = 0; piece < pieces; ++piece) {
+    start(piece + 1);
+    comm::Pull::wait(requests[piece % 2]);
+    try {
+      use(piece_of(piece));
+    } catch (...) {
+      comm::Pull::wait(requests[(piece + 1) % 2]);
+      throw;
+    }
+  }
+}
+
+}  // namespace lockstep::checkpoint

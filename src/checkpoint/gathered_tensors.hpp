@@ -1,0 +1,44 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "checkpoint/file.hpp"
+#include "checkpoint/format.hpp"
+#include "checkpoint/gather.hpp"
+#include "comm/pull.hpp"
+
+namespace lockstep::checkpoint {
+
+/// By where a tensor is.
+using Checksums = std::unordered_map<const void*, std::uint64_t>;
+
+/// The tensors of all ranks on rank 0, which reads those of others in pieces.
+class GatheredTensors {
+ public:
+  /// `own` must outlive this.
+  GatheredTensors(const Communicator& communicator, const Contribution& own, Gathered gathered,
+                  std::size_t buffer_bytes);
+
+  /// Reads tensors that are made of several parts. Checksums that are known are not computed again.
+  Header header(const Checksums& known);
+  void read(std::size_t tensor, const std::function<void(Bytes)>& use);
+  /// The other ranks need not serve any more; to be called once.
+  void end() { pull_.end(); }
+
+ private:
+  void read(const Source& source, const std::function<void(Bytes)>& use);
+  std::uint64_t checksum_of(std::size_t tensor);
+
+  comm::Pull pull_;
+  const Contribution& own_;
+  Gathered gathered_;
+  std::size_t piece_bytes_;
+  std::array<std::vector<std::byte>, 2> buffers_;
+};
+
+}  // namespace lockstep::checkpoint

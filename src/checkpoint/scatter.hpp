@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "checkpoint/format.hpp"
+#include "lockstep/checkpoint/checkpoint.hpp"
+#include "lockstep/comm/communicator.hpp"
+
+namespace lockstep::checkpoint {
+
+/// What a rank takes of a file.
+struct Scattered {
+  /// Bytes of the file's data that go to some place in memory; in the order of the file.
+  struct Target {
+    std::uint64_t begin = 0;  ///< in the data
+    std::span<std::byte> memory;
+  };
+
+  std::vector<StateDict> of_items;  ///< complete when all data were taken
+  std::vector<Target> targets;
+  std::uint64_t data_bytes = 0;
+  std::size_t next = 0;  ///< target that is not complete
+
+  /// The data from `begin` on, which come in order.
+  void take(std::uint64_t begin, std::span<const std::byte> data);
+};
+
+/// Memory for what the items of this rank need of a file, the numbers in it arbitrary. CheckpointError
+/// where an item finds that the file does not fit.
+Scattered scattered(const Header& header, const std::vector<Item>& items,
+                    const Communicator& communicator, const std::filesystem::path& path);
+
+}  // namespace lockstep::checkpoint
