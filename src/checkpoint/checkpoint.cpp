@@ -115,8 +115,9 @@ void load(const std::filesystem::path& path, const Communicator& communicator,
     communicator.broadcast_bytes(chunk.data(), chunk.size());
     state.take(begin, chunk);
   }
-  communicator.agree([&failure] {
+  communicator.agree([&] {
     if (failure != nullptr) std::rethrow_exception(failure);
+    check_restore(state, items, path);
   });
   communicator.agree([&] {
     for (std::size_t i = 0; i < items.size(); ++i) items[i].object->restore(state.of_items[i]);

@@ -74,7 +74,24 @@ StateValue& find(StateDict& state, const std::string& key, const Item& item,
                               communicator.rank(), communicator.size()));
 }
 
+[[noreturn]] void throw_unfit(const std::filesystem::path& path, const Item& item,
+                              const Error& error) {
+  throw CheckpointError(fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(),
+                                    item.name, error.what()));
+}
+
 }  // namespace
+
+void check_restore(const Scattered& state, const std::vector<Item>& items,
+                   const std::filesystem::path& path) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    try {
+      items[i].object->check_restore(state.of_items[i]);
+    } catch (const Error& error) {
+      throw_unfit(path, items[i], error);
+    }
+  }
+}
 
 void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
   const std::uint64_t end = begin + data.size();
@@ -113,11 +130,9 @@ Scattered scattered(const Header& header, const std::vector<Item>& items,
       StateValue& value = find(*of_item, item.name, item, communicator);
       const StateValue wanted(item.object->state_dict());
       placer.place(value, &wanted);
-      item.object->check_restore(value.as_dict());
       result.of_items.push_back(value.as_dict());
     } catch (const Error& error) {
-      throw CheckpointError(fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(),
-                                        item.name, error.what()));
+      throw_unfit(path, item, error);
     }
   }
   std::sort(result.targets.begin(), result.targets.end(),

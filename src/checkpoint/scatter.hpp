@@ -30,8 +30,13 @@ struct Scattered {
 };
 
 /// Memory for what the items of this rank need of a file, the numbers in it arbitrary. CheckpointError
-/// where an item finds that the file does not fit.
+/// where the file has none of an item.
 Scattered scattered(const Header& header, const std::vector<Item>& items,
                     const Communicator& communicator, const std::filesystem::path& path);
+
+/// CheckpointError where an item finds that the file does not fit: once all data are taken, since it may
+/// look at numbers.
+void check_restore(const Scattered& state, const std::vector<Item>& items,
+                   const std::filesystem::path& path);
 
 }  // namespace lockstep::checkpoint

@@ -2,6 +2,7 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -260,6 +261,41 @@ TEST_F(Gathering, errors_of_writing_are_those_of_all_ranks_and_leave_them_usable
   EXPECT_TRUE(throws<StateError>([&] { write_file(path(), holder.state); }, "'weight'", "part"));
   save(path(), world(), items, {.buffer_bytes = 1});
   EXPECT_EQ(bytes(), expected({{"model", StateDict{{"weight", weight}}}}));
+}
+
+/// Takes over the numbers that it wants, and no others.
+class Careful : public Holder {
+ public:
+  Careful(StateDict wanted, StateDict own) : Holder(std::move(own)), wanted_(std::move(wanted)) {}
+
+  void check_restore(const StateDict& source) const override {
+    if (!bit_equal(source, wanted_)) throw StateError("these are not the numbers");
+  }
+
+ private:
+  StateDict wanted_;
+};
+
+TEST_F(Gathering, what_an_item_checks_are_the_numbers_of_the_file) {
+  const Tensor weight = drawn({500});
+  const StateDict saved{{"weight", weight}}, before{{"weight", Tensor::zeros({500})}};
+  Holder holder(saved), other(before);
+  save(path(), world(), {{"model", holder}, {"other", holder}});
+  // What the load may get as memory for them holds others.
+  static_cast<void>(Tensor::full({500}, std::nan("")));
+  Careful model(saved, before);
+  load(path(), world(), {{"model", model}});
+  EXPECT_TRUE(bit_equal(model.state, saved));
+
+  const int last = world().size() - 1;
+  Careful refuses(world().rank() == last ? before : saved, before);
+  EXPECT_TRUE(throws<CheckpointError>(
+      [&] {
+        load(path(), world(), {{"other", other}, {"model", refuses}});
+      },
+      "does not fit 'model'", "these are not the numbers", "(rank " + std::to_string(last) + ")"));
+  EXPECT_TRUE(bit_equal(other.state, before));
+  EXPECT_TRUE(bit_equal(refuses.state, before));
 }
 
 TEST_F(Gathering, tensors_without_numbers_are_kept) {
