@@ -26,18 +26,17 @@ namespace {
 // Bytes of a file that all ranks get at a time.
 constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
-void check_alike(const Communicator& communicator, const StateDict& alike, Checksums& known) {
+// Returns the checksums of the tensors.
+std::vector<std::uint64_t> check_alike(const Communicator& communicator, const StateDict& alike) {
+  std::vector<std::uint64_t> checksums;
   std::vector<NamedHash> entries;
   communicator.agree([&] {
     const FlatState state = flatten(alike);
-    std::vector<std::uint64_t> checksums;
-    for (const Tensor& tensor : state.tensors) {
-      checksums.push_back(known[tensor.raw()] = checksum(tensor));
-    }
+    for (const Tensor& tensor : state.tensors) checksums.push_back(checksum(tensor));
     entries = hash_entries(state, checksums);
   });
   const std::string drift = comm::find_drift(communicator, entries);
-  if (drift.empty()) return;
+  if (drift.empty()) return checksums;
   throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
 }
 
@@ -58,8 +57,7 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
     if (options.buffer_bytes == 0) throw OptionError("expected buffer_bytes > 0, found 0");
     own = contribution_of(items, communicator.rank());
   });
-  Checksums known;
-  check_alike(communicator, own.alike, known);
+  const std::vector<std::uint64_t> checksums = check_alike(communicator, own.alike);
   const std::vector<std::string> texts = communicator.gather(encode(own.own));
   std::unique_ptr<GatheredTensors> tensors;
   communicator.agree([&] {
@@ -75,7 +73,7 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
   } else {
     try {
       write_state(
-          path, tensors->header(known),
+          path, tensors->header(checksums),
           [&tensors](std::size_t tensor, const auto& write) { tensors->read(tensor, write); },
           *posix_file_system());
     } catch (...) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <unordered_map>
 #include <vector>
 
 #include "checkpoint/file.hpp"
@@ -14,9 +13,6 @@
 
 namespace lockstep::checkpoint {
 
-/// By where a tensor is.
-using Checksums = std::unordered_map<const void*, std::uint64_t>;
-
 /// The tensors of all ranks on rank 0, which reads those of others in pieces.
 class GatheredTensors {
  public:
@@ -24,8 +20,9 @@ class GatheredTensors {
   GatheredTensors(const Communicator& communicator, const Contribution& own, Gathered gathered,
                   std::size_t buffer_bytes);
 
-  /// Reads tensors that are made of several parts. Checksums that are known are not computed again.
-  Header header(const Checksums& known);
+  /// `alike` are the checksums of the tensors that all ranks have. Reads those that are made of several
+  /// parts.
+  Header header(const std::vector<std::uint64_t>& alike);
   void read(std::size_t tensor, const std::function<void(Bytes)>& use);
   /// The other ranks need not serve any more; to be called once.
   void end() { pull_.end(); }

@@ -298,6 +298,14 @@ TEST_F(Gathering, what_an_item_checks_are_the_numbers_of_the_file) {
   EXPECT_TRUE(bit_equal(refuses.state, before));
 }
 
+TEST_F(Gathering, tensors_that_begin_in_one_place_have_checksums_of_their_own) {
+  const Tensor all = drawn({100}), some = all.window(0, {10});
+  const StateDict state{{"all", all}, {"few", all.window(0, {3})}, {"some", some}};
+  Holder holder(state);
+  save(path(), world(), {{"model", holder}});
+  EXPECT_EQ(bytes(), expected({{"model", state}}));
+}
+
 TEST_F(Gathering, tensors_without_numbers_are_kept) {
   const Tensor none = Tensor::zeros({0, 3}), one = drawn({1});
   Holder holder({{"a", part(none, 0, 0)},
