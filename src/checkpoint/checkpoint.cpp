@@ -42,9 +42,7 @@ std::vector<std::uint64_t> check_alike(const Communicator& communicator, const S
 
 void serve(const Communicator& communicator, const Contribution& own) {
   std::vector<Bytes> arrays;
-  for (const Tensor& tensor : own.arrays) {
-    arrays.emplace_back(static_cast<const std::byte*>(tensor.raw()), tensor.bytes());
-  }
+  for (const Tensor& tensor : own.arrays) arrays.push_back(bytes_of(tensor));
   comm::serve(communicator, 0, arrays);
 }
 

@@ -249,8 +249,7 @@ void write_state(const std::filesystem::path& path, const Header& header, const 
 void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,
                  FileSystem& files) {
   const auto read = [&state](std::size_t tensor, const std::function<void(Bytes)>& write) {
-    write({static_cast<const std::byte*>(state.tensors[tensor].raw()),
-           state.tensors[tensor].bytes()});
+    write(bytes_of(state.tensors[tensor]));
   };
   write_state(path, header, read, files);
 }

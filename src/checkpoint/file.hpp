@@ -14,8 +14,12 @@
 
 namespace lockstep::checkpoint {
 
-/// Hands over the bytes of a tensor, by its number, in one or several pieces.
 using Bytes = std::span<const std::byte>;
+inline Bytes bytes_of(const Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.raw()), tensor.bytes()};
+}
+
+/// Hands over the bytes of a tensor, by its number, in one or several pieces.
 using ReadTensor = std::function<void(std::size_t tensor, const std::function<void(Bytes)>& write)>;
 
 /// Writes to a temporary file beside `path`, syncs it, renames it to `path` and syncs the folder.

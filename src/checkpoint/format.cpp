@@ -81,9 +81,9 @@ void check_tensors(const std::vector<TensorRecord>& tensors) {
     if (tensor.dtype > static_cast<std::uint8_t>(DType::u8)) {
       throw CheckpointError(fmt::format("tensor {} has the unknown dtype {}", i, tensor.dtype));
     }
-    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
+    const Shape shape = shape_of(tensor);
     const auto elements = static_cast<std::uint64_t>(shape.size());
-    const std::uint64_t item = item_size(static_cast<DType>(tensor.dtype));
+    const std::uint64_t item = item_size(dtype_of(tensor));
     if (elements > (max_data_bytes - align(end)) / item) {
       throw CheckpointError(
           fmt::format("tensor {} of shape {} is too large for a checkpoint", i, to_string(shape)));
@@ -110,13 +110,22 @@ Header decode(const std::string& text) {
   }
 }
 
+TensorRecord record_of(DType dtype, const Shape& shape, std::uint64_t checksum) {
+  TensorRecord record;
+  record.dtype = static_cast<std::uint8_t>(dtype);
+  record.shape.assign(shape.begin(), shape.end());
+  record.checksum = checksum;
+  return record;
+}
+
+Shape shape_of(const TensorRecord& record) {
+  return Shape(std::span<const std::int64_t>(record.shape));
+}
+
 Header make_header(const FlatState& state) {
   std::vector<TensorRecord> tensors;
   for (const Tensor& tensor : state.tensors) {
-    TensorRecord& record = tensors.emplace_back();
-    record.dtype = static_cast<std::uint8_t>(tensor.dtype());
-    record.shape.assign(tensor.shape().begin(), tensor.shape().end());
-    record.checksum = checksum(tensor);
+    tensors.push_back(record_of(tensor.dtype(), tensor.shape(), checksum(tensor)));
   }
   return make_header(state.records, std::move(tensors));
 }
@@ -124,20 +133,30 @@ Header make_header(const FlatState& state) {
 Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors) {
   std::uint64_t end = 0;
   for (TensorRecord& tensor : tensors) {
-    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
     tensor.bytes =
-        static_cast<std::uint64_t>(shape.size()) * item_size(static_cast<DType>(tensor.dtype));
+        static_cast<std::uint64_t>(shape_of(tensor).size()) * item_size(dtype_of(tensor));
     tensor.offset = align(end);
     end = tensor.offset + tensor.bytes;
   }
   return {.records = std::move(records), .tensors = std::move(tensors)};
 }
 
+StateDict numbered_tree(const Header& header) {
+  std::vector<Tensor> numbers;
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
+    numbers.push_back(Tensor::full({}, static_cast<double>(i), DType::i64));
+  }
+  return unflatten(header.records, numbers);
+}
+
+std::size_t number_of(const Tensor& tensor) {
+  return static_cast<std::size_t>(tensor.data<std::int64_t>()[0]);
+}
+
 std::vector<Tensor> allocate_tensors(const Header& header) {
   std::vector<Tensor> tensors;
   for (const TensorRecord& record : header.tensors) {
-    tensors.push_back(Tensor::empty(Shape(std::span<const std::int64_t>(record.shape)),
-                                    static_cast<DType>(record.dtype)));
+    tensors.push_back(Tensor::empty(shape_of(record), dtype_of(record)));
   }
   return tensors;
 }

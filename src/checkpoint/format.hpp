@@ -64,6 +64,10 @@ struct TensorRecord {
   }
 };
 
+TensorRecord record_of(DType dtype, const Shape& shape, std::uint64_t checksum);
+Shape shape_of(const TensorRecord& record);
+inline DType dtype_of(const TensorRecord& record) { return static_cast<DType>(record.dtype); }
+
 struct Header {
   std::vector<StateRecord> records;
   std::vector<TensorRecord> tensors;
@@ -90,8 +94,13 @@ Header parse(const std::string& text);
 
 /// A header for a state's tensors, with offsets and checksums.
 Header make_header(const FlatState& state);
-/// The same where only dtype, shape and checksum are known of them.
+/// The same of what record_of() gives, in order.
 Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors);
+
+/// The tree of a header, in which each tensor stands for the one of that number.
+StateDict numbered_tree(const Header& header);
+/// Of a tensor in such a tree.
+std::size_t number_of(const Tensor& tensor);
 
 /// Memory for each tensor of a header, with arbitrary contents.
 std::vector<Tensor> allocate_tensors(const Header& header);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -103,12 +102,10 @@ Contribution contribution_of(const std::vector<Item>& items, int rank) {
   result.own.records = std::move(flat.records);
   for (std::size_t i = 0; i < flat.tensors.size(); ++i) {
     const Tensor& tensor = flat.tensors[i];
-    TensorRecord& record = result.own.tensors.emplace_back();
-    record.dtype = static_cast<std::uint8_t>(tensor.dtype());
-    record.shape.assign(ranges[i].shape.begin(), ranges[i].shape.end());
+    TensorRecord& record = result.own.tensors.emplace_back(
+        record_of(tensor.dtype(), ranges[i].shape, checksum(tensor)));
     record.offset = static_cast<std::uint64_t>(ranges[i].begin) * item_size(tensor.dtype());
     record.bytes = tensor.bytes();
-    record.checksum = checksum(tensor);
   }
   result.arrays = std::move(flat.tensors);
   return result;
@@ -123,27 +120,14 @@ class Merger {
   void add(int rank, const Header& own) {
     rank_ = rank;
     own_ = &own;
-    // Each tensor is its number for now.
-    std::vector<Tensor> numbers;
-    for (std::size_t i = 0; i < own.tensors.size(); ++i) {
-      numbers.push_back(Tensor::full({}, static_cast<double>(i), DType::i64));
-    }
-    merge(merged_, unflatten(own.records, numbers), "");
+    merge(merged_, numbered_tree(own), "");
   }
 
   Gathered finish() {
     Gathered result;
-    std::map<const void*, std::size_t> places;
     StateValue tree(std::move(merged_));
-    place(tree, places);
+    place(tree, result.assembled);
     result.state = flatten(tree.as_dict());
-    for (Gathered::Assembled& assembled : assembled_) tile(assembled);
-    result.all_assembled = std::move(assembled_);
-    for (const Tensor& tensor : result.state.tensors) {
-      const auto found = places.find(tensor.raw());
-      result.assembled.push_back(found == places.end() ? nullptr
-                                                       : &result.all_assembled[found->second]);
-    }
     return result;
   }
 
@@ -190,10 +174,10 @@ class Merger {
 
   // A part stands for what is assembled in its place, by number.
   void add_source(StateValue& into, bool is_new, const StateValue& from, const std::string& path) {
-    const auto array = static_cast<std::size_t>(from.as_tensor().data<std::int64_t>()[0]);
+    const std::size_t array = number_of(from.as_tensor());
     const TensorRecord& record = own_->tensors[array];
-    const Shape shape{std::span<const std::int64_t>(record.shape)};
-    const auto dtype = static_cast<DType>(record.dtype);
+    const Shape shape = shape_of(record);
+    const DType dtype = dtype_of(record);
     if (is_new || std::holds_alternative<std::string>(into.variant())) {
       into = TensorPart{
           .shape = shape, .begin = static_cast<std::int64_t>(assembled_.size()), .numbers = {}};
@@ -249,17 +233,20 @@ class Merger {
     sources = std::move(used);
   }
 
-  // Makes tensors of what is assembled, which are known by where they are.
-  static void place(StateValue& value, std::map<const void*, std::size_t>& places) {
+  // Makes tensors of what is assembled, and notes of each tensor, in the order in which they are
+  // flattened, whether it is.
+  void place(StateValue& value, std::vector<std::optional<Gathered::Assembled>>& assembled) {
     if (const auto* part = std::get_if<TensorPart>(&value.variant())) {
-      const auto number = static_cast<std::size_t>(part->begin);
-      const Tensor tensor = Tensor::zeros({});
-      places[tensor.raw()] = number;
-      value = tensor;
+      Gathered::Assembled& own = assembled_[static_cast<std::size_t>(part->begin)];
+      tile(own);
+      assembled.emplace_back(std::move(own));
+      value = Tensor::zeros({});
+    } else if (std::holds_alternative<Tensor>(value.variant())) {
+      assembled.emplace_back();
     } else if (std::holds_alternative<StateDict>(value.variant())) {
-      for (auto& [key, child] : value.as_dict()) place(child, places);
+      for (auto& [key, child] : value.as_dict()) place(child, assembled);
     } else if (std::holds_alternative<StateList>(value.variant())) {
-      for (StateValue& child : value.as_list()) place(child, places);
+      for (StateValue& child : value.as_list()) place(child, assembled);
     }
   }
 

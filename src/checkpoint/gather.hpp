@@ -2,7 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,15 +39,14 @@ struct Source {
 
 /// The state of all ranks.
 struct Gathered {
-  FlatState state;  ///< its tensors have numbers only where there are no sources
+  FlatState state;  ///< its tensors have numbers only where nothing is assembled
   struct Assembled {
     std::string path;
     DType dtype = DType::f32;
     Shape shape;
     std::vector<Source> sources = {};  ///< in the order of their numbers
   };
-  std::vector<const Assembled*> assembled;  ///< of each tensor of the state, or null
-  std::vector<Assembled> all_assembled;
+  std::vector<std::optional<Assembled>> assembled;  ///< of each tensor of the state
 };
 
 /// What rank 0 has, and the `own` of all ranks. StateError, which names ranks, where two of them have

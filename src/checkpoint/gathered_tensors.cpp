@@ -6,17 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include "state/state_hashes.hpp"
-
 namespace lockstep::checkpoint {
-namespace {
-
-Bytes bytes_of(const Tensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.raw()), tensor.bytes()};
-}
-
-}  // namespace
-
 GatheredTensors::GatheredTensors(const Communicator& communicator, const Contribution& own,
                                  Gathered gathered, std::size_t buffer_bytes)
     : pull_(communicator),
@@ -28,18 +18,13 @@ Header GatheredTensors::header(const std::vector<std::uint64_t>& alike) {
   auto next = alike.begin();  // their order is the same among all tensors
   std::vector<TensorRecord> records;
   for (std::size_t i = 0; i < gathered_.assembled.size(); ++i) {
-    const Gathered::Assembled* assembled = gathered_.assembled[i];
-    const Tensor& tensor = gathered_.state.tensors[i];
-    const Shape& shape = assembled == nullptr ? tensor.shape() : assembled->shape;
-    const DType dtype = assembled == nullptr ? tensor.dtype() : assembled->dtype;
-    TensorRecord& record = records.emplace_back();
-    record.dtype = static_cast<std::uint8_t>(dtype);
-    record.shape.assign(shape.begin(), shape.end());
-    if (assembled == nullptr) {
-      record.checksum = *next++;
+    if (const auto& assembled = gathered_.assembled[i]) {
+      const bool single = assembled->sources.size() == 1;
+      records.push_back(record_of(assembled->dtype, assembled->shape,
+                                  single ? assembled->sources[0].checksum : checksum_of(i)));
     } else {
-      record.checksum =
-          assembled->sources.size() == 1 ? assembled->sources[0].checksum : checksum_of(i);
+      const Tensor& tensor = gathered_.state.tensors[i];
+      records.push_back(record_of(tensor.dtype(), tensor.shape(), *next++));
     }
   }
   return make_header(gathered_.state.records, std::move(records));
@@ -55,8 +40,8 @@ std::uint64_t GatheredTensors::checksum_of(std::size_t tensor) {
 }
 
 void GatheredTensors::read(std::size_t tensor, const std::function<void(Bytes)>& use) {
-  const Gathered::Assembled* assembled = gathered_.assembled[tensor];
-  if (assembled == nullptr) return use(bytes_of(gathered_.state.tensors[tensor]));
+  const auto& assembled = gathered_.assembled[tensor];
+  if (!assembled) return use(bytes_of(gathered_.state.tensors[tensor]));
   for (const Source& source : assembled->sources) {
     if (source.rank == 0) {
       use(bytes_of(own_.arrays[source.array]));

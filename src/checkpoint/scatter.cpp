@@ -20,7 +20,7 @@ class Placer {
   // `wanted` is what the object has in that place, if anything.
   void place(StateValue& value, const StateValue* wanted) {
     if (std::holds_alternative<Tensor>(value.variant())) {
-      const auto number = static_cast<std::size_t>(value.as_tensor().data<std::int64_t>()[0]);
+      const std::size_t number = number_of(value.as_tensor());
       const auto* part = wanted == nullptr ? nullptr : std::get_if<TensorPart>(&wanted->variant());
       value = part == nullptr ? whole(number) : part_of(number, *part);
     } else if (std::holds_alternative<StateDict>(value.variant())) {
@@ -36,7 +36,7 @@ class Placer {
  private:
   StateValue whole(std::size_t number) {
     const TensorRecord& record = header_.tensors[number];
-    Tensor tensor = Tensor::empty(shape_of(record), static_cast<DType>(record.dtype));
+    Tensor tensor = Tensor::empty(shape_of(record), dtype_of(record));
     add(record, 0, tensor);
     return tensor;
   }
@@ -44,16 +44,12 @@ class Placer {
   StateValue part_of(std::size_t number, const TensorPart& part) {
     const TensorRecord& record = header_.tensors[number];
     const Shape shape = shape_of(record);
-    const auto dtype = static_cast<DType>(record.dtype);
+    const DType dtype = dtype_of(record);
     // Of another tensor than that of the file, it is the object that says what is wrong.
     if (shape != part.shape || dtype != part.numbers.dtype()) return whole(number);
     Tensor numbers = Tensor::empty(part.numbers.shape(), dtype);
     add(record, static_cast<std::uint64_t>(part.begin) * item_size(dtype), numbers);
     return TensorPart{.shape = shape, .begin = part.begin, .numbers = numbers};
-  }
-
-  static Shape shape_of(const TensorRecord& record) {
-    return Shape(std::span<const std::int64_t>(record.shape));
   }
 
   void add(const TensorRecord& record, std::uint64_t offset, Tensor& tensor) {
@@ -110,11 +106,7 @@ void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
 Scattered scattered(const Header& header, const std::vector<Item>& items,
                     const Communicator& communicator, const std::filesystem::path& path) {
   check_names(items);
-  std::vector<Tensor> numbers;
-  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
-    numbers.push_back(Tensor::full({}, static_cast<double>(i), DType::i64));
-  }
-  StateDict state = unflatten(header.records, numbers);
+  StateDict state = numbered_tree(header);
   Scattered result;
   if (!header.tensors.empty()) {
     result.data_bytes = header.tensors.back().offset + header.tensors.back().bytes;

@@ -8,8 +8,7 @@
 namespace lockstep::comm {
 namespace {
 
-// Bytes of a message of MPI: as in NodeExchange, so that the network goes on with it by itself.
-constexpr std::size_t longest_part = 960 * line_bytes;
+constexpr std::size_t longest_part = longest_message_lines * line_bytes;
 constexpr int most_rounds = 16;
 constexpr int first_tag = 10'000;
 
@@ -25,7 +24,7 @@ void for_parts(std::size_t bytes, Use&& use) {
   }
 }
 
-// Calls use(codec, offset, bytes) for each codec that has a message in a round.
+// Calls use(codec, offset, bytes) for each codec that has a message in a round; returns where they end.
 template <class Use>
 std::size_t for_messages(std::span<Codec* const> codecs, std::size_t round, Use&& use) {
   std::size_t offset = line_bytes;
@@ -36,6 +35,10 @@ std::size_t for_messages(std::span<Codec* const> codecs, std::size_t round, Use&
     offset += whole_lines(bytes[round]);
   }
   return offset;
+}
+
+std::size_t round_bytes(std::span<Codec* const> codecs, std::size_t round) {
+  return for_messages(codecs, round, [](Codec&, std::size_t, std::size_t) {});
 }
 
 }  // namespace
@@ -108,8 +111,7 @@ void CodecExchange::combine_node(const Group& group) {
 
 void CodecExchange::send_round(Group& group) {
   const double weight = node_.weight(group.sequence);
-  const std::size_t size =
-      for_messages(group.codecs, group.round, [](Codec&, std::size_t, std::size_t) {});
+  const std::size_t size = round_bytes(group.codecs, group.round);
   std::byte* const outgoing = group.messages.outgoing(size);
   std::memset(outgoing, 0, size);
   Header header{.announcement = node_.announcement(group.sequence), .round = group.round};
@@ -154,8 +156,7 @@ double CodecExchange::read_headers(Group& group, std::size_t size) {
 }
 
 void CodecExchange::read_round(Group& group) {
-  const std::size_t size =
-      for_messages(group.codecs, group.round, [](Codec&, std::size_t, std::size_t) {});
+  const std::size_t size = round_bytes(group.codecs, group.round);
   const double total = read_headers(group, size);
   const Job& job = node_.job(group.sequence);
   const double scale = job.average ? 1 : total / job.divisor;

@@ -18,7 +18,7 @@ std::string_view to_string(Element element) noexcept;
 std::size_t item_size(Element element) noexcept;
 /// Of what sums are made in: f32 for f16 and bf16, and else the same.
 std::size_t accumulator_size(Element element) noexcept;
-/// Of a number of `element` that travels as `format`, which is not full.
+/// Of a number that travels in that format, which is not full.
 std::size_t wire_size(WireFormat format) noexcept;
 
 /// One of the arrays that are combined, and what a sum multiplies it by (f32, f64, f16, bf16).

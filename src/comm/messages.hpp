@@ -11,6 +11,10 @@
 
 namespace lockstep::comm {
 
+/// Of a message: below the 64 KiB up to which Open MPI hands one to TCP at once, so that the network
+/// goes on with it while this process computes.
+constexpr std::size_t longest_message_lines = 960;
+
 /// Messages that are under way between this rank and one of each node, and the memory that they are
 /// in, which begins at a line and stays as long as MPI may use it.
 class Messages {

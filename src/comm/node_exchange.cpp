@@ -18,14 +18,11 @@ constexpr int tag(std::size_t lane, int phase) {
   return failure_tag + 1 + 2 * static_cast<int>(lane) + phase;
 }
 
-// Lines of a message. Below the 64 KiB up to which Open MPI hands a message to TCP at once, so that
-// the network goes on with it while this process computes.
-constexpr std::size_t longest_message = 960;
-// Of the first chunk, which all ranks exchange with all others, where there are more than two.
+// Lines of the first chunk, which all ranks exchange with all others, where there are more than two.
 constexpr std::size_t shortest_chunk = 64;
 // So that a chunk has lines, wherever it may be cut.
 static_assert(shortest_chunk >= block_lines &&
-              longest_message / SumOrder::max_depth >= block_lines);
+              longest_message_lines / SumOrder::max_depth >= block_lines);
 
 // Messages that are under way at a time: enough for what a link carries between two looks at it.
 constexpr std::size_t slots_for(std::size_t nodes) {
@@ -47,7 +44,7 @@ std::size_t accumulated(const Piece& piece, std::size_t bytes) {
 }
 
 // For sums of f16 and bf16, which travel as f32.
-constexpr std::size_t buffer_bytes = (1 + 2 * longest_message) * line_bytes;
+constexpr std::size_t buffer_bytes = (1 + 2 * longest_message_lines) * line_bytes;
 
 }  // namespace
 
@@ -62,7 +59,7 @@ NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Lan
       weight_order_(std::move(weight_order)),
       outputs_(std::move(outputs)),
       wire_(wire),
-      longest_chunk_(longest_message / *std::max_element(outputs_.begin(), outputs_.end())),
+      longest_chunk_(longest_message_lines / *std::max_element(outputs_.begin(), outputs_.end())),
       result_(result),
       next_lane_(lanes.first()) {
   blocks_.resize(outputs_[lanes_.own_node()]);
@@ -233,8 +230,8 @@ void NodeExchange::add_header(Slot& slot, double weight) {
   std::memcpy(message(slot, lanes_.own_node()), &header, sizeof(header));
 }
 
-// The sums of all nodes that come next in their messages, each of so many bytes.
-std::span<const Operand> NodeExchange::next_sums(Slot& slot, std::size_t bytes) {
+// Makes operands of the sums of all nodes that come next in their messages, each of so many bytes.
+void NodeExchange::take_sums(Slot& slot, std::size_t bytes) {
   operands_.clear();
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     for (std::size_t output = 0; output < outputs_[node]; ++output) {
@@ -242,7 +239,6 @@ std::span<const Operand> NodeExchange::next_sums(Slot& slot, std::size_t bytes) 
       positions_[node] += bytes;
     }
   }
-  return operands_;
 }
 
 void NodeExchange::combine_nodes(Slot& slot) {
@@ -255,7 +251,7 @@ void NodeExchange::combine_nodes(Slot& slot) {
   positions_.assign(lanes_.nodes(), line_bytes);
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
     const std::size_t count = bytes / item_size(piece.element);
-    next_sums(slot, travelling_bytes(piece, bytes));
+    take_sums(slot, travelling_bytes(piece, bytes));
     if (!is_narrowed(piece)) {
       comm::conclude(piece.element, piece.op, count, operands_, order_, divisor, result_ + offset);
       return;

@@ -79,7 +79,7 @@ class NodeExchange {
   std::byte* message(Slot& slot, std::size_t node);
   Header header_of(Slot& slot, std::size_t node);
   void add_header(Slot& slot, double weight);
-  std::span<const Operand> next_sums(Slot& slot, std::size_t bytes);
+  void take_sums(Slot& slot, std::size_t bytes);
   void spread_result(Slot& slot);
   void take_result(Slot& slot, std::size_t combiner);
 

@@ -14,7 +14,7 @@ namespace lockstep::detail {
 namespace {
 
 constexpr std::uint64_t format_version = 1;
-// Bytes of a tensor go in strings of at most so many: no second copy of it is needed.
+// Bytes of a tensor go in strings of at most so many.
 constexpr std::size_t longest_text = std::size_t{1} << 20;
 
 std::uint64_t load_number(StateArchive& archive) {
@@ -58,7 +58,7 @@ Tensor load_tensor(StateArchive& archive) {
   for (std::uint64_t axis = 0; axis < rank; ++axis) {
     extents.push_back(static_cast<std::int64_t>(load_number(archive)));
   }
-  // Memory is taken as the bytes come.
+  // Memory is taken as the bytes come, and not for what a damaged shape claims.
   const Shape shape(extents);
   const auto type = static_cast<DType>(dtype);
   std::string bytes, text;
