@@ -9,15 +9,37 @@
 
 namespace lockstep {
 
+namespace {
+
+using Sums = std::vector<std::vector<comm::Subtree>>;
+
+Sums sums_of(const comm::Parts::Range& range) {
+  Sums sums;
+  for (std::int64_t end = range.begin; end <= range.end; ++end) {
+    sums.push_back(comm::subtrees_of(range.begin, end));
+  }
+  return sums;
+}
+
+// Behind as many slots as there are subtrees at a time; a single part is computed where it stays.
+std::size_t work_slot_of(const comm::Parts::Range& range, const Sums& sums) {
+  std::size_t slot = 0;
+  if (range.end - range.begin == 1) return slot;
+  for (const auto& subtrees : sums) slot = std::max(slot, subtrees.size());
+  return slot;
+}
+
+}  // namespace
+
 PartSums::PartSums(const comm::Parts& parts, int rank, int ranks) {
   if (parts.count == 0) return;
   range_ = parts.of(rank, ranks);
-  for (std::int64_t end = range_.begin; end <= range_.end; ++end) {
-    sums_.push_back(comm::subtrees_of(range_.begin, end));
+  sums_ = sums_of(range_);
+  work_slot_ = work_slot_of(range_, sums_);
+  for (int other = 0; other < ranks; ++other) {
+    const comm::Parts::Range range = parts.of(other, ranks);
+    slots_ = std::max(slots_, work_slot_of(range, sums_of(range)) + 1);
   }
-  if (range_.end - range_.begin == 1) return;
-  // As many slots as there are subtrees at a time, and one to compute in.
-  for (const auto& subtrees : sums_) work_slot_ = std::max(work_slot_, subtrees.size());
 }
 
 void PartSums::fold(std::byte* segment, std::size_t slot_bytes, std::size_t done,

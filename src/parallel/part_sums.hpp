@@ -18,7 +18,8 @@ class PartSums {
   PartSums(const comm::Parts& parts, int rank, int ranks);
 
   comm::Parts::Range range() const noexcept { return range_; }
-  std::size_t slots() const noexcept { return work_slot_ + 1; }
+  /// What the rank with the most of them needs, since segments that ranks share are of one size.
+  std::size_t slots() const noexcept { return slots_; }
   std::size_t work_slot() const noexcept { return work_slot_; }
 
   /// Adds a range of the work slot, of f32 or f64, to the sums of the `done` parts before.
@@ -28,6 +29,7 @@ class PartSums {
  private:
   comm::Parts::Range range_{0, 0};
   std::size_t work_slot_ = 0;
+  std::size_t slots_ = 1;
   std::vector<std::vector<comm::Subtree>> sums_;  // in the slots after so many parts
 };
 

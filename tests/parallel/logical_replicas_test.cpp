@@ -101,6 +101,16 @@ TEST(LogicalReplicas, give_the_same_bits_on_any_ranks_and_nodes) {
   }
 }
 
+// Also where ranks have other numbers of them.
+TEST(LogicalReplicas, share_memory_as_replicas_without_them_do) {
+  nn::Linear plain(200, 100), model(200, 100);
+  const bool shared = DataParallel(plain, world()).reducer().shared();
+  for (const std::int64_t count : {4, 8, 16, 32}) {
+    EXPECT_EQ(DataParallel(model, world(), {.logical_replicas = count}).reducer().shared(), shared)
+        << count;
+  }
+}
+
 TEST(LogicalReplicas, may_have_no_samples) {
   // Global batches of 3 and 1 in 8 parts.
   const StateDict alone = trained_alone(8, 3);
