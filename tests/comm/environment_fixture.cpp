@@ -84,8 +84,10 @@ int run_in_a_host(int argc, char** argv, const std::string& what) {
   int finalized = 1;
   MPI_Finalized(&finalized);
   if (finalized) return 4;
+  std::printf("rank %d: the host goes on with MPI, status %d\n", rank, status);
+  // Before any rank can end: the launcher stops the others when one ends with another status than 0.
+  std::fflush(stdout);
   MPI_Finalize();
-  std::printf("rank %d: the host ended MPI, status %d\n", rank, status);
   return status;
 }
 

@@ -65,7 +65,7 @@ class Environment(unittest.TestCase):
         self.assertEqual(job.returncode, 1)
         self.assertEqual(job.stderr.strip(), "error: no such file (rank 1)")
         for rank in 0, 1:
-            self.assertIn(f"rank {rank}: the host ended MPI, status 1", job.stdout)
+            self.assertIn(f"rank {rank}: the host goes on with MPI, status 1", job.stdout)
 
     def test_passes_on_to_a_host_what_one_rank_throws(self):
         job = run("host-fails-alone", 2)
