@@ -107,7 +107,7 @@ class Install(unittest.TestCase):
         self.assertLessEqual({flag for flag in self.flags("--libs") if flag.startswith("-l")},
                              {"-llockstep", "-lmpi_cxx", "-lmpi"})
 
-    def test_installs_libraries_headers_their_description_and_the_command_alone(self):
+    def test_installs_libraries_headers_their_description_and_the_command_with_its_manual_alone(self):
         found = {str(path.relative_to(self.prefix)) for path in self.prefix.rglob("*")
                  if not path.is_dir()}
         libraries = str(self.libraries.relative_to(self.prefix))
@@ -115,7 +115,7 @@ class Install(unittest.TestCase):
         self.assertLessEqual(headers, found)
         others = {re.sub(r"\.so.*", ".so", path) for path in found - headers}
         self.assertEqual(others, {f"{libraries}/liblockstep.so", f"{libraries}/liblockstep.a",
-                                  f"{libraries}/pkgconfig/lockstep.pc", "bin/lockstep"})
+                                  f"{libraries}/pkgconfig/lockstep.pc", "bin/lockstep", "share/man/man1/lockstep.1"})
 
     def test_the_installed_command_tells_the_version_of_the_library(self):
         version = run("pkg-config", "--modversion", "lockstep", env=self.environment)

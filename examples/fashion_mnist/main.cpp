@@ -1,11 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdio>
 #include <filesystem>
 #include <lockstep/lockstep.hpp>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "images.hpp"
@@ -52,7 +55,7 @@ std::optional<int> host_of(int rank, int ranks, const Options& options) {
 
 int run(const Options& options, const Communicator& world) {
   const bool reports = world.rank() == 0;
-  const auto checkpoint_path = options.out / "checkpoint.lockstep";
+  const auto checkpoints_path = options.out / "checkpoints";
   const auto metrics_path = options.out / "metrics.jsonl";
   const auto picture_path = options.out / "curves.svg";
 
@@ -66,9 +69,8 @@ int run(const Options& options, const Communicator& world) {
     test.emplace(read_split(options.data, "t10k"));
     share.emplace(images_of_rank(*training, options, world));
     loader.emplace(*share, make_sampler(share->size(), options, world));
-    if (!options.resume && std::filesystem::exists(checkpoint_path)) {
-      throw OptionError(fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
-                                    checkpoint_path.string()));
+    if (reports && options.resume && !std::filesystem::exists(checkpoints_path)) {
+      throw OptionError(fmt::format("--resume: there is no '{}'", checkpoints_path.string()));
     }
   });
   const std::int64_t images = images_per_epoch(loader->sampler(), options, world);
@@ -83,10 +85,26 @@ int run(const Options& options, const Communicator& world) {
   state.insert(state.end(), {{"model", model}, {"progress", progress}});
   // Loaders of uneven ranks differ, but begin each epoch anew.
   if (!options.uneven) state.emplace_back("loader", *loader);
-  if (options.resume) {
-    checkpoint::load(checkpoint_path, world, state);
-    if (options.lr) group.set_lr(*options.lr);
+  CheckpointManager checkpoints(checkpoints_path, world, state,
+                                {.every_minutes = 5,
+                                 .keep_last = 2,
+                                 .keep_best = 1,
+                                 .best = BestMetric::highest,
+                                 .signals = {SIGINT, SIGTERM, SIGUSR1}});
+  if (!options.resume && checkpoints.newest()) {
+    throw_collective({ErrorKind::option,
+                      fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
+                                  checkpoints.path(*checkpoints.newest()).string())});
   }
+  if (checkpoints.load_latest() && options.lr) group.set_lr(*options.lr);
+  // Only then is all of the state in a checkpoint, and alike on all ranks.
+  const bool saves_within_epochs = !options.uneven && !options.replicas_differ();
+  const auto where = [&] {
+    const std::int64_t images_done = loader->sampler().position();
+    return images_done == 0 || options.uneven
+               ? fmt::format("epoch {}", epoch)
+               : fmt::format("{} images of epoch {}", images_done, epoch + 1);
+  };
   std::optional<train::MetricsLog> metrics;
   world.agree([&] {
     if (!reports) return;
@@ -98,14 +116,14 @@ int run(const Options& options, const Communicator& world) {
   if (reports) {
     fmt::print("{} training and {} test images, {} rank{}, {}, seed {}{}\n", training->size(),
                test->size(), world.size(), world.size() == 1 ? "" : "s", rule->name(), options.seed,
-               options.resume ? fmt::format(", resumed after epoch {}", epoch) : "");
+               options.resume ? fmt::format(", resumed after {}", where()) : "");
   }
 
   std::optional<Score> test_score;
-  while (epoch < options.epochs) {
+  while (epoch < options.epochs && !checkpoints.stop_requested()) {
     train::Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), images,
                         {.enabled = reports, .unit = "img"});
-    std::int64_t done = 0, steps_reported = step;
+    std::int64_t done = options.uneven ? 0 : loader->sampler().position(), steps_reported = step;
     const auto report = [&] {
       steps_reported = step;
       const Interval interval = trainer.take_interval();
@@ -132,9 +150,12 @@ int run(const Options& options, const Communicator& world) {
     const auto train_on = [&](auto&& batches) {
       constexpr std::int64_t report_interval = 20;
       for (const data::Batch& batch : batches) {
-        if (trainer.take(batch) && ++step % report_interval == 0) report();
+        if (!trainer.take(batch)) continue;
+        if (++step % report_interval == 0) report();
+        if (saves_within_epochs) checkpoints.step(step);
+        if (checkpoints.stop_requested()) break;
       }
-      if (trainer.end_epoch()) ++step;
+      if (!checkpoints.stop_requested() && trainer.end_epoch()) ++step;
       if (step > steps_reported) report();
     };
     trainer.begin_epoch();
@@ -144,10 +165,13 @@ int run(const Options& options, const Communicator& world) {
     } else {
       train_on(*loader);
     }
-    ++epoch;
     if (reports) bar.finish();
+    if (checkpoints.stop_requested()) break;
+    ++epoch;
     test_score = evaluate(model, *test, world);
-    checkpoint::save(checkpoint_path, world, state);
+    // Unlike the loss, it has the same bits on any number of ranks.
+    const double accuracy = test_score->accuracy();
+    if (!checkpoints.step(step, accuracy)) checkpoints.save(step, accuracy);
     if (!reports) continue;
     fmt::print("{:>11} loss {:.3f}, accuracy {:.2f} % on the test images\n", "",
                test_score->mean_loss(), 100 * test_score->accuracy());
@@ -159,11 +183,17 @@ int run(const Options& options, const Communicator& world) {
     draw_curves(metrics_path, picture_path);
   }
 
+  if (checkpoints.stop_requested()) {
+    if (reports) {
+      fmt::print("\nstopped after {}: go on with --resume\n", where());
+    }
+    return 0;
+  }
   if (!test_score) test_score = evaluate(model, *test, world);
   if (reports) {
     fmt::print("\ntest accuracy  {:.2f} % after epoch {}\n", 100 * test_score->accuracy(), epoch);
     fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
-               checkpoint_path.string(), metrics_path.string(), picture_path.string());
+               checkpoints.path(step).string(), metrics_path.string(), picture_path.string());
   }
   return 0;
 }
@@ -175,6 +205,11 @@ int main(int argc, char** argv) {
   return mpi.run([&] {
     Communicator world(MPI_COMM_WORLD);
     const CommandLine command = parse_command_line(argc, argv, world.rank());
+    if (world.rank() == 0) {
+      set_log_callback([](LogLevel level, std::string_view message) {
+        if (level == LogLevel::warning) fmt::print("warning: {}\n", message);
+      });
+    }
     int status = command.exit_status.value_or(0);
     if (!command.exit_status) {
       Communicator ranks(MPI_COMM_WORLD,

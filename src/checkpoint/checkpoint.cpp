@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -128,6 +129,21 @@ void write_file(const std::filesystem::path& path, const StateDict& state) {
 StateDict read_file(const std::filesystem::path& path) {
   const FileContents contents = read_contents(path);
   return unflatten(contents.header.records, contents.tensors);
+}
+
+FileInfo file_info(const std::filesystem::path& path) { return FileReader(path).info(); }
+
+FileInfo verify_file(const std::filesystem::path& path,
+                     const std::function<void(std::uint64_t bytes_done)>& progress) {
+  FileReader file(path);
+  std::vector<std::byte> chunk(std::min<std::uint64_t>(chunk_bytes, file.data_bytes()));
+  for (std::uint64_t left = file.data_bytes(); left > 0; left -= chunk.size()) {
+    chunk.resize(std::min<std::uint64_t>(chunk.size(), left));
+    file.read(chunk);
+    if (progress) progress(file.info().bytes - left + chunk.size());
+  }
+  if (progress) progress(file.info().bytes);
+  return file.info();
 }
 
 }  // namespace lockstep::checkpoint

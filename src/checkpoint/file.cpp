@@ -7,9 +7,9 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <fstream>
 #include <string>
 
+#include "checkpoint/input_file.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::checkpoint {
@@ -51,7 +51,6 @@ void write_all(OutputFile& file, const Header& header, const ReadTensor& read) {
   Trailer trailer{.file_bytes = position + sizeof(Trailer), .magic = {}};
   std::memcpy(trailer.magic, end_magic, sizeof end_magic);
   file.write(&trailer, sizeof trailer);
-  file.sync();
 }
 
 // Bytes that are read before they are verified, while they are in the cache.
@@ -73,19 +72,15 @@ std::string tensor_path(const Header& header, std::size_t tensor) {
 
 class FileReader::File {
  public:
-  explicit File(const std::filesystem::path& path) : path_(path), hash_(XXH3_createState()) {
-    std::error_code error;
-    const auto status = std::filesystem::status(path, error);
-    if (status.type() == std::filesystem::file_type::not_found) fail("there is no such file");
-    if (status.type() == std::filesystem::file_type::none) fail(error.message());
-    if (!std::filesystem::is_regular_file(status)) fail("it is not a regular file");
-    size_ = std::filesystem::file_size(path, error);
-    stream_.open(path, std::ios::binary);
-    if (error || !stream_) fail("it cannot be opened for reading");
+  explicit File(const std::filesystem::path& path)
+      : file_("checkpoint", path), hash_(XXH3_createState()), size_(file_.size()) {
     read_header();
   }
 
   const Header& header() const noexcept { return header_; }
+  FileInfo info() const noexcept {
+    return {.version = version_, .bytes = size_, .tensors = header_.tensors.size()};
+  }
   std::uint64_t data_bytes() const noexcept { return data_bytes_; }
 
   void read(std::span<std::byte> bytes) {
@@ -98,15 +93,10 @@ class FileReader::File {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& why) const {
-    throw CheckpointError(
-        fmt::format("the checkpoint '{}' cannot be used: {}", path_.string(), why));
-  }
+  [[noreturn]] void fail(const std::string& why) const { file_.fail(why); }
 
   void read_at(std::uint64_t offset, void* bytes, std::uint64_t size) {
-    stream_.seekg(static_cast<std::streamoff>(offset));
-    stream_.read(static_cast<char*>(bytes), static_cast<std::streamsize>(size));
-    if (!stream_) fail(fmt::format("reading {} bytes at {} failed", size, offset));
+    file_.read(offset, bytes, size);
   }
 
   void read_header() {
@@ -122,6 +112,7 @@ class FileReader::File {
       fail(fmt::format("its format is version {}, this build reads version {}", preface.version,
                        format_version));
     }
+    version_ = preface.version;
     if (preface.reserved != 0) fail("bytes 12 to 15, which are reserved, are not zero");
     const std::uint64_t room = size_ - sizeof(Preface) - sizeof(Trailer);
     if (preface.header_bytes > std::min(room, max_header_bytes)) {
@@ -212,10 +203,10 @@ class FileReader::File {
     fail(fmt::format("the padding from byte {} to {} is not zero", from, from + bytes.size()));
   }
 
-  std::filesystem::path path_;
+  InputFile file_;
   std::unique_ptr<XXH3_state_t, FreeHash> hash_;
-  std::ifstream stream_;
-  std::uint64_t size_ = 0;
+  std::uint64_t size_;
+  std::uint32_t version_ = 0;
   Header header_;
   std::uint64_t data_ = 0;  // where in the file the data begin
   std::uint64_t data_bytes_ = 0;
@@ -228,22 +219,15 @@ FileReader::~FileReader() = default;
 
 const Header& FileReader::header() const noexcept { return file_->header(); }
 
+FileInfo FileReader::info() const noexcept { return file_->info(); }
+
 std::uint64_t FileReader::data_bytes() const noexcept { return file_->data_bytes(); }
 
 void FileReader::read(std::span<std::byte> bytes) { file_->read(bytes); }
 
 void write_state(const std::filesystem::path& path, const Header& header, const ReadTensor& read,
                  FileSystem& files) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  try {
-    write_all(*files.create(temporary), header, read);
-    files.rename(temporary, path);
-  } catch (...) {
-    files.remove(temporary);
-    throw;
-  }
-  files.sync_folder(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));
+  replace_file(path, files, [&](OutputFile& file) { write_all(file, header, read); });
 }
 
 void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,

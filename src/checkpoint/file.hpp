@@ -11,6 +11,7 @@
 
 #include "checkpoint/file_system.hpp"
 #include "checkpoint/format.hpp"
+#include "lockstep/checkpoint/checkpoint.hpp"
 
 namespace lockstep::checkpoint {
 
@@ -22,9 +23,7 @@ inline Bytes bytes_of(const Tensor& tensor) {
 /// Hands over the bytes of a tensor, by its number, in one or several pieces.
 using ReadTensor = std::function<void(std::size_t tensor, const std::function<void(Bytes)>& write)>;
 
-/// Writes to a temporary file beside `path`, syncs it, renames it to `path` and syncs the folder.
-/// Throws CheckpointError; then the temporary file is gone, and `path` is as it was, or, where only
-/// the folder could not be synced, the new file.
+/// Writes a file as replace_file does it. Throws CheckpointError.
 void write_state(const std::filesystem::path& path, const Header& header, const ReadTensor& read,
                  FileSystem& files);
 void write_state(const std::filesystem::path& path, const FlatState& state, const Header& header,
@@ -39,6 +38,7 @@ class FileReader {
   ~FileReader();
 
   const Header& header() const noexcept;
+  FileInfo info() const noexcept;
   /// Bytes from the beginning of the data to the end of the last tensor.
   std::uint64_t data_bytes() const noexcept;
   /// The next bytes of the data, so many at the most; verifies each tensor that ends in them, and what

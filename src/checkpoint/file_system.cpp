@@ -19,10 +19,18 @@ namespace {
                                     std::generic_category().message(errno)));
 }
 
+// Repeats a call that a signal has interrupted.
+template <class Call>
+auto uninterrupted(const Call& call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
 class Descriptor {
  public:
   Descriptor(const char* action, const std::filesystem::path& path, int flags)
-      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+      : descriptor_(uninterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); })) {
     if (descriptor_ < 0) fail(action, path);
   }
   ~Descriptor() { ::close(descriptor_); }
@@ -35,6 +43,10 @@ class Descriptor {
   int descriptor_;
 };
 
+int sync_descriptor(int descriptor) {
+  return uninterrupted([descriptor] { return ::fsync(descriptor); });
+}
+
 class PosixFile : public OutputFile {
  public:
   explicit PosixFile(const std::filesystem::path& path)
@@ -44,8 +56,8 @@ class PosixFile : public OutputFile {
     const char* next = static_cast<const char*>(bytes);
     while (size > 0) {
       constexpr std::size_t most = std::size_t{1} << 30;
-      const ssize_t written = ::write(descriptor_, next, std::min(size, most));
-      if (written < 0 && errno == EINTR) continue;
+      const ssize_t written =
+          uninterrupted([&] { return ::write(descriptor_, next, std::min(size, most)); });
       if (written < 0) fail("write", path_);
       next += written;
       size -= static_cast<std::size_t>(written);
@@ -53,7 +65,7 @@ class PosixFile : public OutputFile {
   }
 
   void sync() override {
-    if (::fsync(descriptor_) != 0) fail("sync", path_);
+    if (sync_descriptor(descriptor_) != 0) fail("sync", path_);
   }
 
  private:
@@ -72,7 +84,7 @@ class PosixFileSystem : public FileSystem {
   void sync_folder(const std::filesystem::path& folder) override {
     const Descriptor descriptor("open", folder, O_RDONLY | O_DIRECTORY);
     // Some file systems cannot sync a folder, and say so by EINVAL.
-    if (::fsync(descriptor) != 0 && errno != EINVAL) fail("sync", folder);
+    if (sync_descriptor(descriptor) != 0 && errno != EINVAL) fail("sync", folder);
   }
   void remove(const std::filesystem::path& path) noexcept override { ::unlink(path.c_str()); }
 };
@@ -80,5 +92,23 @@ class PosixFileSystem : public FileSystem {
 }  // namespace
 
 std::unique_ptr<FileSystem> posix_file_system() { return std::make_unique<PosixFileSystem>(); }
+
+void replace_file(const std::filesystem::path& path, FileSystem& files,
+                  const std::function<void(OutputFile&)>& write) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  try {
+    {
+      const std::unique_ptr<OutputFile> file = files.create(temporary);
+      write(*file);
+      file->sync();
+    }
+    files.rename(temporary, path);
+  } catch (...) {
+    files.remove(temporary);
+    throw;
+  }
+  files.sync_folder(path.has_parent_path() ? path.parent_path() : std::filesystem::path("."));
+}
 
 }  // namespace lockstep::checkpoint

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 namespace lockstep::checkpoint {
@@ -28,5 +29,11 @@ class FileSystem {
 
 /// The operating system's.
 std::unique_ptr<FileSystem> posix_file_system();
+
+/// Lets `write` fill a temporary file beside `path`, syncs it, renames it to `path` and syncs the
+/// folder. Where any of that throws, the temporary file is gone, and `path` is as it was, or, where
+/// only the folder could not be synced, the new file.
+void replace_file(const std::filesystem::path& path, FileSystem& files,
+                  const std::function<void(OutputFile&)>& write);
 
 }  // namespace lockstep::checkpoint

@@ -1,39 +1,90 @@
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <filesystem>
+#include <string>
+#include <vector>
 
+#include "lockstep/core/error.hpp"
 #include "lockstep/train/metrics.hpp"
 #include "lockstep/train/report.hpp"
+#include "tools/diff.hpp"
+#include "tools/inspect.hpp"
+#include "tools/verify.hpp"
 
 namespace {
+
+using namespace lockstep;
+
+constexpr int success = 0;
+constexpr int failure = 1;  // of diff: they differ
+constexpr int trouble = 2;  // not understood; of diff: any trouble
 
 struct Report {
   std::filesystem::path run;
   std::filesystem::path csv;
-  lockstep::train::ReportOptions options;
+  train::ReportOptions options;
 };
 
 void add_report(CLI::App& app, Report& report) {
-  CLI::App* command = app.add_subcommand(
-      "report", "Makes a page of the folder of a run, from its metrics.jsonl and its timeline");
-  command->add_option("run", report.run, "The folder")->required()->type_name("RUN");
+  CLI::App* command = app.add_subcommand("report", "Makes a page of the folder of a run");
+  command->add_option("run", report.run, "The folder, with metrics.jsonl")
+      ->required()
+      ->type_name("RUN");
   command->add_option("--out", report.options.out, "The page [report.html in the folder]")
       ->type_name("FILE");
   command
       ->add_option("--timeline", report.options.timeline,
-                   "The timeline [timeline.json in the folder, if it is there]")
+                   "The timeline [timeline.json in the folder, if it\nis there]")
       ->type_name("FILE");
   command->add_option("--csv", report.csv, "Writes the metrics to a CSV file too")
       ->type_name("FILE");
+  command->footer("Ends with status 0, 1 where a file cannot be used, 2 where arguments cannot.");
   command->callback([&report] {
-    const auto page = lockstep::train::write_report(report.run, report.options);
+    const auto page = train::write_report(report.run, report.options);
     std::printf("report  %s\n", page.c_str());
     if (report.csv.empty()) return;
-    lockstep::train::write_csv(report.csv,
-                               lockstep::train::read_metrics(report.run / "metrics.jsonl"));
+    train::write_csv(report.csv, train::read_metrics(report.run / "metrics.jsonl"));
     std::printf("csv     %s\n", report.csv.c_str());
   });
+}
+
+void add_inspect(CLI::App& app, tools::InspectOptions& options) {
+  CLI::App* command = app.add_subcommand("inspect", "Shows what is in a checkpoint");
+  command->add_option("file", options.file, "The checkpoint")->required()->type_name("FILE");
+  command->add_flag("--values", options.values, "Of each tensor the least, the greatest, the mean");
+  command->add_flag("--json", options.json, "For programs");
+  command->footer("Ends with status 0, 1 where a file cannot be used, 2 where arguments cannot.");
+  command->callback([&options] { tools::inspect(options); });
+}
+
+void add_verify(CLI::App& app, std::vector<std::filesystem::path>& files, int& status) {
+  CLI::App* command = app.add_subcommand("verify", "Reads checkpoints and verifies all checksums");
+  command->add_option("file", files, "The checkpoints")->required()->type_name("FILE");
+  command->footer(
+      "Ends with status 0, 1 where a file cannot be read or is damaged, 2 where the\n"
+      "arguments cannot be used.");
+  command->callback([&] { status = tools::verify(files) ? success : failure; });
+}
+
+void add_diff(CLI::App& app, tools::DiffOptions& options, int& status) {
+  CLI::App* command = app.add_subcommand("diff", "Tells how two checkpoints differ");
+  command->add_option("a", options.a, "A checkpoint")->required()->type_name("A");
+  command->add_option("b", options.b, "Another one")->required()->type_name("B");
+  command
+      ->add_option("--tolerance", options.tolerance,
+                   "Numbers also count as equal where they differ by\nno more than X times the "
+                   "greatest in their tensor")
+      ->check(
+          [](const std::string& text) { return std::string(text.empty() ? "it is empty" : ""); })
+      ->type_name("X");
+  command->add_flag("--json", options.json, "For programs");
+  command->footer(
+      "Ends with status 0 where they are equal, 1 where they differ, 2 where one cannot\n"
+      "be used or the arguments cannot.");
+  command->callback([&] { status = tools::diff(options) ? success : failure; });
 }
 
 }  // namespace
@@ -42,18 +93,28 @@ int main(int argc, char** argv) {
   CLI::App app("What lockstep has to look at what training programs leave behind.", "lockstep");
   app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
   app.require_subcommand(1);
+  int status = success;
   Report report;
   add_report(app, report);
+  tools::InspectOptions inspect_options;
+  add_inspect(app, inspect_options);
+  std::vector<std::filesystem::path> files;
+  add_verify(app, files, status);
+  tools::DiffOptions diff_options;
+  add_diff(app, diff_options, status);
   try {
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      throw Error(std::string("cannot write what there is to tell: ") + std::strerror(errno));
+    }
+    return status;
   } catch (const CLI::Success& request) {
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
     std::fprintf(stderr, "error: %s (try --help)\n", error.what());
-    return 2;
+    return trouble;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
+    return app.got_subcommand("diff") ? trouble : failure;
   }
-  return 0;
 }

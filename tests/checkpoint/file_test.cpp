@@ -1,9 +1,11 @@
 #include "checkpoint/file.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
@@ -168,6 +170,41 @@ TEST_F(File, is_written_to_the_folder_that_a_bare_name_means) {
   const StateDict state = read_file("bare");
   std::filesystem::current_path(before);
   EXPECT_TRUE(bit_equal(state, {{"number", 1}}));
+}
+
+TEST_F(File, is_verified_a_part_at_a_time) {
+  constexpr std::int64_t size = 13'000'001;  // several blocks, the last of which is not full
+  write_file(folder_ / "file",
+             {{"a", Tensor::full({size}, 7, DType::u8)}, {"b", Tensor::zeros({2})}});
+  std::vector<std::uint64_t> steps;
+  const FileInfo info =
+      verify_file(folder_ / "file", [&](std::uint64_t done) { steps.push_back(done); });
+  const std::uint64_t bytes = std::filesystem::file_size(folder_ / "file");
+  EXPECT_EQ(info.version, format_version);
+  EXPECT_EQ(info.bytes, bytes);
+  EXPECT_EQ(info.tensors, 2u);
+  EXPECT_GT(steps.size(), 3u);
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+  EXPECT_EQ(steps.back(), bytes);
+}
+
+TEST_F(File, tells_of_itself_by_its_header_alone) {
+  write_file(folder_ / "file", {{"a", Tensor::zeros({2})}, {"b", 1}});
+  std::string bytes = read_bytes(folder_ / "file");
+  const auto expect_told = [&] {
+    const FileInfo info = file_info(folder_ / "file");
+    EXPECT_EQ(info.version, format_version);
+    EXPECT_EQ(info.bytes, bytes.size());
+    EXPECT_EQ(info.tensors, 1u);
+  };
+  expect_told();
+  bytes[bytes.size() - 17] ^= 1;  // the last of the tensor
+  testing::write_bytes(folder_ / "file", bytes);
+  expect_told();
+  EXPECT_TRUE(throws<CheckpointError>([&] { verify_file(folder_ / "file"); }, "'a'"));
+  bytes[40] ^= 1;
+  testing::write_bytes(folder_ / "file", bytes);
+  EXPECT_TRUE(throws<CheckpointError>([&] { file_info(folder_ / "file"); }, "its header"));
 }
 
 // The example of docs/checkpoint_format.md, as the first release wrote it.

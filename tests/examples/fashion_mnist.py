@@ -34,7 +34,15 @@ def write_split(folder, split, count, labels=None):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else None
+    """What each file holds, but for the lock, which says who had it last."""
+    if not folder.is_dir():
+        return None
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def newest_checkpoint(out):
+    return max((out / "checkpoints").glob("step-*.lockstep"))
 
 
 class Example(unittest.TestCase):
@@ -57,13 +65,15 @@ class Example(unittest.TestCase):
 
     def run_on(self, ranks, *options, out=None, data=None, batch=20):
         """On 0 ranks, without mpirun."""
+        return subprocess.run(self.command(ranks, *options, out=out, data=data, batch=batch),
+                              capture_output=True, text=True, timeout=120, cwd=self.folder)
+
+    def command(self, ranks, *options, out=None, data=None, batch=20):
         launch = [LAUNCH, "-n", str(ranks)] if ranks else []
         options = ["--out", out or self.out, "--data", data or self.data, *options]
         if "--batch" not in options:
             options += ["--batch", batch]
-        return subprocess.run(
-            [*launch, PROGRAM, *map(str, options)],
-            capture_output=True, text=True, timeout=120, cwd=self.folder)
+        return [*launch, PROGRAM, *map(str, options)]
 
     def train(self, ranks, *options, **paths):
         job = self.run_on(ranks, *options, **paths)

@@ -5,13 +5,15 @@ import gzip
 import pathlib
 import re
 import shutil
+import signal
 import struct
+import subprocess
 import sys
 import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
-from fashion_mnist import Example, contents, write_split
+from fashion_mnist import Example, contents, newest_checkpoint, write_split
 
 
 class Training(Example):
@@ -22,10 +24,12 @@ class Training(Example):
         accuracy = re.findall(r"^test accuracy +([\d.]+) % after epoch 2$", output, re.MULTILINE)
         self.assertEqual(len(accuracy), 1, output)
         self.assertGreater(float(accuracy[0]), 90, output)
-        for name in "checkpoint.lockstep", "metrics.jsonl", "curves.svg":
+        newest = newest_checkpoint(self.out).relative_to(self.out)
+        for name in newest, "metrics.jsonl", "curves.svg":
             self.assertEqual(output.count(str(self.out / name)), 1, output)
-        self.assertEqual(sorted(contents(self.out)),
-                         ["checkpoint.lockstep", "curves.svg", "metrics.jsonl"])
+        files = sorted(contents(self.out))
+        self.assertEqual(len(files), 4)
+        self.assertEqual(files[1:], [str(newest), "curves.svg", "metrics.jsonl"])
 
         records = self.metrics()
         for record in records:
@@ -87,12 +91,12 @@ class Resuming(Example):
                     rule = "--optimizer", optimizer
                     self.train(ranks, *rule, "--epochs", 2, out=whole)
                     self.train(ranks, *rule, "--epochs", 1, out=parts)
-                    first = (parts / "checkpoint.lockstep").read_bytes()
+                    first = newest_checkpoint(parts).read_bytes()
                     output = self.train(ranks, *rule, "--epochs", 2, "--resume", out=parts)
                     self.assertIn("resumed after epoch 1", output)
-                    last = (parts / "checkpoint.lockstep").read_bytes()
+                    last = newest_checkpoint(parts).read_bytes()
                     self.assertNotEqual(first, last)
-                    self.assertEqual(last, (whole / "checkpoint.lockstep").read_bytes())
+                    self.assertEqual(last, newest_checkpoint(whole).read_bytes())
                     self.assertEqual(self.results(parts), self.results(whole))
 
     def test_on_other_numbers_of_ranks(self):
@@ -126,6 +130,47 @@ class Resuming(Example):
         self.train(1, "--epochs", 2, "--resume", "--lr", 1e-5)
         self.train(1, "--epochs", 2, "--resume", out=kept)
         self.assertNotEqual(self.results(), self.results(kept))
+
+
+class Stopping(Example):
+    def stop(self, ranks, number, *options):
+        """Starts a run, stops it by a signal in its second epoch or after, and returns what it has said."""
+        job = subprocess.Popen(self.command(ranks, *options), cwd=self.folder, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(job.kill)
+        for line in job.stdout:
+            if "on the test images" in line:
+                break
+        job.send_signal(number)
+        output, errors = job.communicate(timeout=60)
+        self.assertEqual(errors, "")
+        self.assertIn("go on with --resume", output)
+        return output
+
+    def test_by_a_signal_and_going_on_gives_the_checkpoint_of_an_uninterrupted_run(self):
+        options = "--epochs", 40, "--logical-replicas", 4, "--batch", 5
+        whole = self.folder / "whole"
+        self.train(2, *options, out=whole)
+        for ranks, number in (0, signal.SIGINT), (0, signal.SIGTERM), (2, signal.SIGUSR1):
+            with self.subTest(ranks=ranks, number=number):
+                self.out = self.folder / f"{ranks}{number}"
+                stopped = self.stop(ranks, number, *options)
+                place = re.search(r"^stopped after (.*):", stopped, re.MULTILINE)[1]
+                output = self.train(3 - ranks, *options, "--resume")
+                self.assertIn(f"resumed after {place}", output)
+                self.assertEqual(newest_checkpoint(self.out).read_bytes(),
+                                 newest_checkpoint(whole).read_bytes())
+                # The loss is summed in another order on another number of ranks.
+                tests = [[(record["step"], record["epoch"], record["accuracy"])
+                          for record in self.metrics(out) if record["split"] == "test"] for out in (self.out, whole)]
+                self.assertEqual(*tests)
+                steps = [record["step"] for record in self.metrics()]
+                self.assertEqual(steps, sorted(steps))
+
+    def test_at_the_end_of_an_epoch_where_its_middle_is_in_no_checkpoint(self):
+        options = "--epochs", 40, "--uneven", "join", "--batch", 10
+        self.assertRegex(self.stop(2, signal.SIGUSR1, *options), r"\nstopped after epoch \d+:")
+        self.train(2, *options, "--resume")
 
 
 class BadInput(Example):
@@ -183,12 +228,12 @@ class BadInput(Example):
             job = self.run_on(ranks, data=data)
             self.assertNotEqual(job.returncode, 0)
             self.assertRegex(job.stderr, r"\Aerror[^\n]* label 10 [^\n]+\n\Z")
-            self.assertNotIn("checkpoint.lockstep", contents(self.out))
+            self.assertEqual([name for name in contents(self.out) if "step-" in name], [])
 
     def test_a_checkpoint_of_another_optimizer(self):
         self.train(1, "--epochs", 1, "--optimizer", "sgd")
         self.assert_refused("--resume", "--epochs", 2, "--optimizer", "adam",
-                            parts=["checkpoint.lockstep", "SGD", "Adam"])
+                            parts=["step-000000010.lockstep", "SGD", "Adam"])
 
     def test_a_checkpoint_of_another_seed(self):
         self.train(1, "--epochs", 1)
@@ -196,19 +241,19 @@ class BadInput(Example):
 
     def test_a_damaged_checkpoint(self):
         self.train(1, "--epochs", 1)
-        path = self.out / "checkpoint.lockstep"
+        path = newest_checkpoint(self.out)
         whole = bytearray(path.read_bytes())
         for damaged in whole[:-100], whole[:100000] + bytes([whole[100000] ^ 1]) + whole[100001:], b"x":
             path.write_bytes(damaged)
             self.assert_refused("--resume", "--epochs", 2, parts=[path, "cannot be used"], ranks=[2])
 
     def test_a_resume_without_a_checkpoint(self):
-        self.assert_refused("--resume", parts=[self.out / "checkpoint.lockstep", "no such file"])
+        self.assert_refused("--resume", parts=["--resume", self.out / "checkpoints"])
         self.assertFalse(self.out.exists())
 
     def test_an_existing_checkpoint_without_a_resume(self):
         self.train(1, "--epochs", 1)
-        self.assert_refused("--epochs", 2, parts=[self.out / "checkpoint.lockstep", "--resume"])
+        self.assert_refused("--epochs", 2, parts=[self.out / "checkpoints", "--resume"])
 
     def test_a_damaged_metrics_log(self):
         self.train(1, "--epochs", 1)
@@ -232,7 +277,7 @@ class BadInput(Example):
         file = self.folder / "file"
         file.write_text("precious")
         for out in file, file / "below", pathlib.Path("/proc/lockstep"):
-            self.assert_refused(out=out, parts=[out])
+            self.assert_refused(out=out, parts=["/proc/lockstep" if "proc" in out.parts else file])
         self.assertEqual(file.read_text(), "precious")
 
 

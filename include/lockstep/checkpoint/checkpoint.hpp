@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -67,5 +69,22 @@ void write_file(const std::filesystem::path& path, const StateDict& state);
 
 /// Reads a file back, in memory of its own; not collective.
 StateDict read_file(const std::filesystem::path& path);
+
+/// What a checkpoint file is, beside its state.
+struct FileInfo {
+  std::uint32_t version = 0;  ///< of the format
+  std::uint64_t bytes = 0;    ///< of the whole file
+  std::uint64_t tensors = 0;
+};
+
+/// Reads the header of a file, and verifies no more than that; not collective. CheckpointError as
+/// from load().
+FileInfo file_info(const std::filesystem::path& path);
+
+/// Reads and verifies all of a file as read_file() does, in memory for its header alone; not
+/// collective. `progress` is told how many bytes of the file are done. CheckpointError as from
+/// load().
+FileInfo verify_file(const std::filesystem::path& path,
+                     const std::function<void(std::uint64_t bytes_done)>& progress = {});
 
 }  // namespace lockstep::checkpoint

@@ -1,0 +1,105 @@
+"""What a save asks of the system, as strace sees it."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+import report
+
+PROGRAM = sys.argv.pop()
+LAUNCH = sys.argv.pop()
+CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+CHANGES = {"creat", "fdatasync", "fsync", "ftruncate", "link", "linkat", "mkdir", "mkdirat",
+           "pwrite64", "pwritev", "pwritev2", "rename", "renameat", "renameat2", "rmdir", "symlink",
+           "symlinkat", "sync", "syncfs", "truncate", "unlink", "unlinkat", "write", "writev"}
+
+
+def why_not():
+    """Why processes cannot be traced here, if so."""
+    if not shutil.which("strace"):
+        return "there is no strace"
+    attempt = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True)
+    return "" if attempt.returncode == 0 else f"strace: {attempt.stderr.strip()}"
+
+
+def trace(folder, ranks, saves):
+    """The lines of strace from rank to rank."""
+    script = f'exec strace -f -y -s 16 -e trace=%file,%desc -o "{folder}/trace.$OMPI_COMM_WORLD_RANK" "$@"'
+    job = subprocess.run(
+        [LAUNCH, "-n", str(ranks), "sh", "-c", script, "sh", PROGRAM, f"{folder}/run/file", str(saves)],
+        capture_output=True, text=True, timeout=250)
+    assert job.returncode == 0, job.stderr
+    return [(folder / f"trace.{rank}").read_text().splitlines() for rank in range(ranks)]
+
+
+def between(lines, begin, end):
+    """The lines after the one that writes `begin`, and before the one that writes `end`."""
+    def place(text):
+        return next(i for i, line in enumerate(lines) if f'"{text}' in line and "write(" in line)
+    return lines[place(begin) + 1:place(end)]
+
+
+def calls_on(lines, folder):
+    """(call, names in the folder) of those that open, sync, close or change what is in it."""
+    for line in lines:
+        if f"{folder}/run" not in line:
+            continue
+        match = CALL.match(line)
+        assert match, f"cannot be read: {line}"
+        name, arguments, result = match.groups()
+        if name in CHANGES or name in ("open", "openat", "close"):
+            assert int(result) >= 0, line
+            yield name, re.findall(f"{folder}/run(?:/([\\w.]*))?", arguments)
+
+
+@unittest.skipIf(why_not(), why_not())
+class Order(unittest.TestCase):
+    def traced(self, ranks, saves):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder).resolve()
+            (folder / "run").mkdir()
+            lines = trace(folder, ranks, saves)
+            self.assertEqual([entry.name for entry in (folder / "run").iterdir()], ["file"])
+            return folder, lines
+
+    def check_save(self, folder, lines):
+        calls = list(calls_on(lines, folder))
+        writes = [call for call in calls if call[0] in ("write", "writev", "pwrite64")]
+        self.assertGreater(len(writes), 3)
+        self.assertEqual({tuple(names) for _, names in writes}, {("file.tmp",)})
+        order = [call for i, call in enumerate(calls) if i == 0 or call not in writes or call != calls[i - 1]]
+        self.assertEqual([(re.sub("(at|at2)$", "", name), names[-1]) for name, names in order], [
+            ("open", "file.tmp"), ("write", "file.tmp"), ("fsync", "file.tmp"), ("close", "file.tmp"),
+            ("rename", "file"), ("open", ""), ("fsync", ""), ("close", "")])
+        self.assertEqual(order[4][1], ["file.tmp", "file"])
+
+    def check_nothing_else(self, folder, lines):
+        """That nothing but the folder, shared memory, pipes and sockets is changed."""
+        for line in lines:
+            match = CALL.match(line)
+            if not match or f"{folder}/run" in line:
+                continue
+            name, arguments, _ = match.groups()
+            opens_to_write = name in ("open", "openat") and re.search("O_WRONLY|O_RDWR|O_CREAT", arguments)
+            if opens_to_write or (name in CHANGES and "write" not in name):
+                self.assertRegex(arguments, "/dev/|/proc/", line)
+            elif name in CHANGES:
+                self.assertRegex(arguments, r"^\d+<(pipe:|socket:|TCP|UNIX|anon_inode:|/dev/)", line)
+
+    def test_is_write_sync_rename_sync_of_the_folder_on_any_number_of_ranks(self):
+        for ranks in 1, 2:
+            folder, traces = self.traced(ranks, 2)
+            for begin, end in ("saving 1", "saved 1"), ("saving 2", "saved 2"):
+                lines = between(traces[0], begin, end)
+                self.check_save(folder, lines)
+                self.check_nothing_else(folder, lines)
+            for lines in traces[1:]:
+                self.assertEqual(list(calls_on(lines, folder)), [])
+
+
+report.main()

@@ -1,0 +1,198 @@
+// libFuzzer's target for the reader of checkpoints. What the reader accepts is a state that can be
+// written and read again, to the bit; what it does not is a CheckpointError, and nothing else.
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "checkpoint/file.hpp"
+#include "lockstep/core/error.hpp"
+
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
+
+namespace lockstep::checkpoint {
+namespace {
+
+// How far inputs have come, which is printed at the end.
+struct Counts {
+  long accepted = 0, refused_header = 0, refused_before = 0;
+  ~Counts() {
+    std::printf("%ld accepted, %ld refused behind the checksum of the header, %ld before\n",
+                accepted, refused_header, refused_before);
+  }
+};
+
+// A file in memory, with a path for the reader.
+class MemoryFile : public FileSystem {
+ public:
+  explicit MemoryFile(const void* bytes = nullptr, std::size_t size = 0)
+      : descriptor_(memfd_create("checkpoint", 0)) {
+    if (descriptor_ < 0) std::abort();
+    write(bytes, size);
+  }
+  ~MemoryFile() override { ::close(descriptor_); }
+
+  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+  const std::string& bytes() const { return bytes_; }
+
+  std::unique_ptr<OutputFile> create(const std::filesystem::path&) override {
+    return std::make_unique<Output>(*this);
+  }
+  void rename(const std::filesystem::path&, const std::filesystem::path&) override {}
+  void sync_folder(const std::filesystem::path&) override {}
+  void remove(const std::filesystem::path&) noexcept override {}
+
+ private:
+  struct Output : OutputFile {
+    explicit Output(MemoryFile& owner) : file(&owner) {}
+    void write(const void* bytes, std::size_t size) override { file->write(bytes, size); }
+    void sync() override {}
+    MemoryFile* file;
+  };
+
+  void write(const void* bytes, std::size_t size) {
+    if (size == 0) return;
+    bytes_.append(static_cast<const char*>(bytes), size);
+    if (::write(descriptor_, bytes, size) != static_cast<ssize_t>(size)) std::abort();
+  }
+
+  int descriptor_;
+  std::string bytes_;
+};
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "not so: %s\n", what);
+  std::abort();
+}
+
+StateDict tree(const FileContents& contents) {
+  return unflatten(contents.header.records, contents.tensors);
+}
+
+void read(const std::uint8_t* data, std::size_t size) {
+  static Counts counts;
+  const MemoryFile input(data, size);
+  FileContents contents;
+  try {
+    contents = read_contents(input.path());
+  } catch (const CheckpointError& error) {
+    const std::string message = error.what();
+    const bool behind = std::ranges::any_of(
+        std::initializer_list<const char*>{"header cannot be used", "its header describes",
+                                           "the checksum of '", "the padding"},
+        [&](const char* part) { return message.find(part) != message.npos; });
+    ++(behind ? counts.refused_header : counts.refused_before);
+    return;
+  }
+  ++counts.accepted;
+  const StateDict state = tree(contents);
+  MemoryFile first, second;
+  const FlatState flat = flatten(state);
+  write_state("", flat, make_header(flat), first);
+  const StateDict again = tree(read_contents(first.path()));
+  require(bit_equal(state, again), "a state is what was written");
+  const FlatState flat_again = flatten(again);
+  write_state("", flat_again, make_header(flat_again), second);
+  require(first.bytes() == second.bytes(), "equal states have equal bytes");
+}
+
+// Gives a tensor another shape and dtype, and all tensors the checksums of their data, if the header
+// is one.
+void repair_tensors(std::string& text, std::string& data, std::minstd_rand& random) {
+  Header header;
+  try {
+    header = decode(text);
+  } catch (const CheckpointError&) {
+    return;
+  }
+  if (!header.tensors.empty() && random() % 2 == 0) {
+    TensorRecord& tensor = header.tensors[random() % header.tensors.size()];
+    tensor.dtype = static_cast<std::uint8_t>(random() % 4);
+    tensor.shape.resize(random() % 4);
+    for (std::int64_t& extent : tensor.shape) extent = static_cast<std::int64_t>(random() % 6);
+  }
+  std::uint64_t end = 0;
+  for (TensorRecord& tensor : header.tensors) {
+    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
+    tensor.offset = align(end);
+    tensor.bytes =
+        static_cast<std::uint64_t>(shape.size()) * item_size(static_cast<DType>(tensor.dtype));
+    if (tensor.offset + tensor.bytes > 65536) return;
+    end = tensor.offset + tensor.bytes;
+    data.resize(std::max<std::size_t>(data.size(), end));
+    tensor.checksum = XXH3_64bits(data.data() + tensor.offset, tensor.bytes);
+  }
+  data.resize(end);
+  text = encode(header);
+}
+
+// A file of this header and these data, whose lengths and checksum are right.
+std::string put_together(const std::string& text, const std::string& data) {
+  Preface preface{.magic = {},
+                  .version = format_version,
+                  .reserved = 0,
+                  .header_bytes = text.size(),
+                  .header_checksum = XXH3_64bits(text.data(), text.size())};
+  std::memcpy(preface.magic, magic, sizeof magic);
+  std::string file(reinterpret_cast<const char*>(&preface), sizeof preface);
+  file += text;
+  if (!data.empty()) {
+    file.resize(align(file.size()));
+    file += data;
+  }
+  Trailer trailer{.file_bytes = file.size() + sizeof trailer, .magic = {}};
+  std::memcpy(trailer.magic, end_magic, sizeof end_magic);
+  return file.append(reinterpret_cast<const char*>(&trailer), sizeof trailer);
+}
+
+void mutate(std::string& bytes, std::size_t max_size) {
+  const std::size_t size = bytes.size();
+  bytes.resize(std::max(size, max_size));
+  bytes.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(bytes.data()), size, bytes.size()));
+}
+
+// Changes the header or the data, and makes a file of them again.
+std::string mutated(const std::string& file, std::size_t max_size, unsigned seed) {
+  std::minstd_rand random(seed);
+  constexpr std::size_t frame = sizeof(Preface) + sizeof(Trailer);
+  std::string text = file, data;
+  if (file.size() >= frame) {
+    Preface preface;
+    std::memcpy(&preface, file.data(), sizeof preface);
+    const std::size_t size = std::min<std::size_t>(preface.header_bytes, file.size() - frame);
+    const std::size_t begin = align(sizeof preface + size), end = file.size() - sizeof(Trailer);
+    text = file.substr(sizeof preface, size);
+    if (begin < end) data = file.substr(begin, end - begin);
+  }
+  mutate(random() % 2 == 0 ? data : text, max_size / 2);
+  if (random() % 2 == 0) repair_tensors(text, data, random);
+  return put_together(text, data);
+}
+
+}  // namespace
+}  // namespace lockstep::checkpoint
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  lockstep::checkpoint::read(data, size);
+  return 0;
+}
+
+// Without this, nothing behind the checksum of the header would be reached.
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                               std::size_t max_size, unsigned seed) {
+  if (seed % 4 == 0) return LLVMFuzzerMutate(data, size, max_size);
+  const std::string file = lockstep::checkpoint::mutated(
+      std::string(reinterpret_cast<const char*>(data), size), max_size, seed);
+  if (file.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
+  std::memcpy(data, file.data(), file.size());
+  return file.size();
+}
