@@ -11,13 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/collect.hpp"
 #include "checkpoint/file.hpp"
 #include "checkpoint/format.hpp"
-#include "checkpoint/gather.hpp"
-#include "checkpoint/gathered_tensors.hpp"
+#include "checkpoint/metadata.hpp"
 #include "checkpoint/scatter.hpp"
-#include "comm/drift.hpp"
-#include "comm/pull.hpp"
 #include "lockstep/core/error.hpp"
 #include "state/state_hashes.hpp"
 
@@ -27,66 +25,22 @@ namespace {
 // Bytes of a file that all ranks get at a time.
 constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
-// Returns the checksums of the tensors.
-std::vector<std::uint64_t> check_alike(const Communicator& communicator, const StateDict& alike) {
-  std::vector<std::uint64_t> checksums;
-  std::vector<NamedHash> entries;
-  communicator.agree([&] {
-    const FlatState state = flatten(alike);
-    for (const Tensor& tensor : state.tensors) checksums.push_back(checksum(tensor));
-    entries = hash_entries(state, checksums);
-  });
-  const std::string drift = comm::find_drift(communicator, entries);
-  if (drift.empty()) return checksums;
-  throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
-}
-
-void serve(const Communicator& communicator, const Contribution& own) {
-  std::vector<Bytes> arrays;
-  for (const Tensor& tensor : own.arrays) arrays.push_back(bytes_of(tensor));
-  comm::serve(communicator, 0, arrays);
-}
-
 }  // namespace
 
 void save(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items, const SaveOptions& options) {
-  Contribution own;
-  communicator.agree([&] {
-    if (options.buffer_bytes == 0) throw OptionError("expected buffer_bytes > 0, found 0");
-    own = contribution_of(items, communicator.rank());
-  });
-  const std::vector<std::uint64_t> checksums = check_alike(communicator, own.alike);
-  const std::vector<std::string> texts = communicator.gather(encode(own.own));
-  std::unique_ptr<GatheredTensors> tensors;
-  communicator.agree([&] {
-    if (communicator.rank() != 0) return;
-    std::vector<Header> contributions;
-    for (const std::string& text : texts) contributions.push_back(parse(text));
-    tensors = std::make_unique<GatheredTensors>(communicator, own, gather(own.alike, contributions),
-                                                options.buffer_bytes);
-  });
-  std::exception_ptr failure;
-  if (tensors == nullptr) {
-    serve(communicator, own);
-  } else {
-    try {
-      write_state(
-          path, tensors->header(checksums),
-          [&tensors](std::size_t tensor, const auto& write) { tensors->read(tensor, write); },
-          *posix_file_system());
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    tensors->end();
-  }
-  communicator.agree([&failure] {
-    if (failure != nullptr) std::rethrow_exception(failure);
-  });
+  const auto write = [&path](const Header& header, GatheredTensors& tensors) {
+    write_state(
+        path, header,
+        [&tensors](std::size_t tensor, const auto& put) { tensors.read(tensor, put); },
+        *posix_file_system());
+  };
+  const auto take = [](Tensor& tensor) { return checksum(tensor); };
+  collect(path, communicator, items, options, take, write);
 }
 
-void load(const std::filesystem::path& path, const Communicator& communicator,
-          const std::vector<Item>& items) {
+LoadReport load(const std::filesystem::path& path, const Communicator& communicator,
+                const std::vector<Item>& items, const LoadOptions& options) try {
   std::unique_ptr<FileReader> file;
   std::string text;
   communicator.agree([&] {
@@ -96,10 +50,13 @@ void load(const std::filesystem::path& path, const Communicator& communicator,
   });
   communicator.broadcast(text);
   Scattered state;
-  communicator.agree([&] { state = scattered(decode(text), items, communicator, path); });
+  std::vector<std::byte> chunk;
+  communicator.agree([&] {
+    state = scattered(decode(text), items, options.mode, communicator, path);
+    chunk.resize(std::min<std::uint64_t>(chunk_bytes, state.data_bytes));
+  });
   // All ranks go through the whole file, whether or not it turns out to be damaged.
   std::exception_ptr failure;
-  std::vector<std::byte> chunk(std::min<std::uint64_t>(chunk_bytes, state.data_bytes));
   for (std::uint64_t begin = 0; begin < state.data_bytes; begin += chunk.size()) {
     chunk.resize(std::min<std::uint64_t>(chunk.size(), state.data_bytes - begin));
     if (file != nullptr && failure == nullptr) {
@@ -114,21 +71,29 @@ void load(const std::filesystem::path& path, const Communicator& communicator,
   }
   communicator.agree([&] {
     if (failure != nullptr) std::rethrow_exception(failure);
-    check_restore(state, items, path);
+    check_load(state, items, options, path);
   });
-  communicator.agree([&] {
-    for (std::size_t i = 0; i < items.size(); ++i) items[i].object->restore(state.of_items[i]);
-  });
+  try {
+    communicator.agree([&] { load_items(state, items, options); });
+  } catch (const Error& error) {
+    throw_collective(
+        {ErrorKind::checkpoint, fmt::format("the checkpoint '{}' is loaded only in part: {}",
+                                            path.string(), error.what())});
+  }
+  return std::move(state.report);
+} catch (const Error& error) {
+  rethrow_with(path, "loaded", error);
 }
 
 void write_file(const std::filesystem::path& path, const StateDict& state) {
+  check_no_metadata(state);
   const FlatState flat = flatten(state);
   write_state(path, flat, make_header(flat), *posix_file_system());
 }
 
 StateDict read_file(const std::filesystem::path& path) {
   const FileContents contents = read_contents(path);
-  return unflatten(contents.header.records, contents.tensors);
+  return without_metadata(unflatten(contents.header.records, contents.tensors));
 }
 
 FileInfo file_info(const std::filesystem::path& path) { return FileReader(path).info(); }

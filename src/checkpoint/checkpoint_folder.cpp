@@ -65,8 +65,20 @@ fs::path checkpoint_path(const fs::path& folder, std::int64_t step) {
   return folder / fmt::format("step-{:09}.lockstep", step);
 }
 
-SavedStep::SavedStep(const StateDict& state) : step(state.at("step").as_int()) {
-  if (state.contains("metric")) metric = state.at("metric").as_double();
+StateDict SavedStep::metadata() const {
+  StateDict metadata{{"step", step}};
+  if (metric) metadata["metric"] = *metric;
+  return metadata;
+}
+
+std::optional<SavedStep> SavedStep::of(const StateDict& metadata) {
+  const auto entry = [&metadata]<class T>(const char* name, T) {
+    return metadata.contains(name) ? std::get_if<T>(&metadata.at(name).variant()) : nullptr;
+  };
+  const auto* step = entry("step", std::int64_t());
+  if (step == nullptr) return std::nullopt;
+  const auto* metric = entry("metric", double());
+  return SavedStep{*step, metric == nullptr ? std::nullopt : std::optional(*metric)};
 }
 
 CheckpointFolder::CheckpointFolder(const fs::path& folder, const CheckpointManagerOptions& options)
@@ -105,10 +117,8 @@ std::vector<std::int64_t> CheckpointFolder::best_steps() {
     Entry& entry = entries_.at(step);
     try {
       if (!entry.known) {
-        const StateDict state = read_file(checkpoint_path(folder_, step));
-        if (state.contains(manager_item)) {
-          entry.metric = SavedStep(state.at(manager_item).as_dict()).metric;
-        }
+        const auto saved = SavedStep::of(verify_file(checkpoint_path(folder_, step)).metadata);
+        if (saved) entry.metric = saved->metric;
         entry.known = true;
       }
       if (entry.metric) best.push_back(step);
@@ -127,9 +137,20 @@ void CheckpointFolder::check() const {
   if (lock_) lock_->check();
 }
 
+void CheckpointFolder::check_step(std::int64_t step) const {
+  const fs::path path = checkpoint_path(folder_, step);
+  const std::optional<SavedStep> saved = SavedStep::of(file_info(path).metadata);
+  if (saved && saved->step == step) return;
+  throw CheckpointError(fmt::format(
+      "the checkpoint '{}' cannot be used: {}", path.string(),
+      saved
+          ? fmt::format("it is that of step {}, not of step {} as its name says", saved->step, step)
+          : "its metadata have no step: no CheckpointManager has written it"));
+}
+
 std::string CheckpointFolder::damage(std::int64_t step) const {
   try {
-    read_file(checkpoint_path(folder_, step));
+    verify_file(checkpoint_path(folder_, step));
     return {};
   } catch (const CheckpointError& error) {
     return error.what();
@@ -150,6 +171,13 @@ void CheckpointFolder::set_aside(std::int64_t step, const std::string& damage) {
   log(LogLevel::warning,
       fmt::format("{}; it is not used{}", damage,
                   error ? "" : ", and called '" + renamed.filename().string() + "' now"));
+}
+
+void CheckpointFolder::begin(std::int64_t step) { entries_[step] = {}; }
+
+void CheckpointFolder::abandon(std::int64_t step) {
+  std::error_code error;
+  if (!fs::exists(checkpoint_path(folder_, step), error)) entries_.erase(step);
 }
 
 void CheckpointFolder::add(std::int64_t step, std::optional<double> metric) {

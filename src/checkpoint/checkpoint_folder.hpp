@@ -12,19 +12,17 @@
 
 namespace lockstep::checkpoint {
 
-/// The name of a manager's own item.
-inline constexpr const char* manager_item = "checkpoint_manager";
-
 /// step-000001200.lockstep
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t step);
 
-/// The step and metric of a checkpoint, as its own item has them. StateError or NameError where they
-/// are not there.
+/// What a manager puts into the metadata of a checkpoint.
 struct SavedStep {
-  explicit SavedStep(const StateDict& state);
+  std::int64_t step = 0;
+  std::optional<double> metric = std::nullopt;
 
-  std::int64_t step;
-  std::optional<double> metric;
+  StateDict metadata() const;
+  /// None where no manager has written it.
+  static std::optional<SavedStep> of(const StateDict& metadata);
 };
 
 /// The files of a CheckpointManager, on the one rank that reads and writes them. Throws
@@ -43,11 +41,18 @@ class CheckpointFolder {
 
   /// That it is still there.
   void check() const;
+  /// That a file is of the step that its name says, by its header alone.
+  void check_step(std::int64_t step) const;
   /// Why a file cannot be read; empty where it can.
   std::string damage(std::int64_t step) const;
   /// Takes a damaged file out of the folder's checkpoints, by a suffix, with a warning.
   void set_aside(std::int64_t step, const std::string& damage);
 
+  /// To be called before a step is saved: no memory is needed for it later.
+  void begin(std::int64_t step);
+  /// That save has failed, which may have left its file.
+  void abandon(std::int64_t step);
+  /// Its file is there.
   void add(std::int64_t step, std::optional<double> metric);
   /// Deletes all but the newest and the best, as many as the options say. Warns where that fails.
   void prune();

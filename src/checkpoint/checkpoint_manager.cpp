@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint_folder.hpp"
+#include "checkpoint/gather.hpp"
 #include "checkpoint/stop_signals.hpp"
 #include "comm/drift.hpp"
 #include "lockstep/core/error.hpp"
@@ -38,6 +39,8 @@ std::vector<NamedHash> describe(const std::filesystem::path& folder,
           hash_of("best", fmt::format("{}", static_cast<int>(options.best))),
           hash_of("signals", fmt::format("{}", fmt::join(options.signals, " "))),
           hash_of("poll_every", fmt::format("{}", options.poll_every)),
+          hash_of("background", fmt::format("{}", options.background)),
+          hash_of("when_busy", fmt::format("{}", static_cast<int>(options.when_busy))),
           hash_of("lock", fmt::format("{}", options.lock))};
 }
 
@@ -49,35 +52,6 @@ void check_at_least(const char* name, std::int64_t least, std::int64_t value) {
 
 }  // namespace
 
-/// What a manager saves of its own.
-class CheckpointManager::Record : public Stateful {
- public:
-  explicit Record(std::int64_t step, std::optional<double> metric = std::nullopt)
-      : step_(step), metric_(metric) {}
-
-  std::optional<double> metric() const { return metric_; }
-
-  StateDict state_dict() const override {
-    StateDict state{{"step", step_}};
-    if (metric_) state["metric"] = *metric_;
-    return state;
-  }
-  void check_restore(const StateDict& source) const override {
-    const checkpoint::SavedStep saved(source);
-    if (saved.step == step_) return;
-    throw StateError(fmt::format("it is the checkpoint of step {}, not of step {} as its name says",
-                                 saved.step, step_));
-  }
-  void restore(const StateDict& source) override {
-    check_restore(source);
-    metric_ = checkpoint::SavedStep(source).metric;
-  }
-
- private:
-  std::int64_t step_;
-  std::optional<double> metric_;
-};
-
 CheckpointManager::CheckpointManager(const std::filesystem::path& folder,
                                      const Communicator& communicator,
                                      std::vector<checkpoint::Item> items,
@@ -85,7 +59,8 @@ CheckpointManager::CheckpointManager(const std::filesystem::path& folder,
     : folder_path_(folder),
       communicator_(communicator),
       items_(std::move(items)),
-      options_(options) {
+      options_(options),
+      saver_(communicator_) {
   communicator_.agree([this] { check_options(); });
   const std::string drift = comm::find_drift(communicator_, describe(folder, options));
   if (!drift.empty()) {
@@ -116,20 +91,20 @@ void CheckpointManager::check_options() const {
                     options_.every_minutes));
   }
   if (!options_.clock) throw OptionError("checkpoint manager: no clock");
-  std::vector<std::string> names{checkpoint::manager_item};
-  for (const checkpoint::Item& item : items_) {
-    if (std::find(names.begin(), names.end(), item.name) != names.end()) {
-      throw NameError(fmt::format("two items of the checkpoint are called '{}'", item.name));
-    }
-    names.push_back(item.name);
-  }
+  checkpoint::check_names(items_);
 }
 
 std::optional<std::int64_t> CheckpointManager::load_latest() {
-  return load_first_sound(folder_ ? folder_->steps() : std::vector<std::int64_t>());
+  wait();
+  std::vector<std::int64_t> steps;
+  communicator_.agree([&] {
+    if (folder_) steps = folder_->steps();
+  });
+  return load_first_sound(steps);
 }
 
 std::optional<std::int64_t> CheckpointManager::load_best() {
+  wait();
   std::vector<std::int64_t> steps;
   communicator_.agree([&] {
     if (folder_) steps = folder_->best_steps();
@@ -145,9 +120,9 @@ std::optional<std::int64_t> CheckpointManager::load_first_sound(
     std::int64_t step = i < steps.size() ? steps[i] : -1;
     communicator_.broadcast(std::span(&step, 1));
     if (step < 0) break;
-    Record record(step);
+    std::optional<double> metric;
     try {
-      checkpoint::load(path(step), communicator_, items_with(record));
+      metric = load(step);
     } catch (const CheckpointError&) {
       std::string damage;
       communicator_.agree([&] {
@@ -155,13 +130,13 @@ std::optional<std::int64_t> CheckpointManager::load_first_sound(
       });
       communicator_.broadcast(damage);
       if (damage.empty()) throw;  // it is sound, and does not fit
-      damaged.emplace_back(step, damage);
+      communicator_.agree([&] { damaged.emplace_back(step, damage); });
       continue;
     }
     communicator_.agree([&] {
       if (!folder_) return;
       for (const auto& [unsound, damage] : damaged) folder_->set_aside(unsound, damage);
-      folder_->add(step, record.metric());
+      folder_->add(step, metric);
       newest_ = folder_->newest();
     });
     communicator_.broadcast(std::span(&newest_, 1));
@@ -175,6 +150,17 @@ std::optional<std::int64_t> CheckpointManager::load_first_sound(
   throw_collective({ErrorKind::checkpoint, message});
 }
 
+// Restores the items, and returns the metric.
+std::optional<double> CheckpointManager::load(std::int64_t step) {
+  std::filesystem::path file;
+  communicator_.agree([&] {
+    file = path(step);
+    if (folder_) folder_->check_step(step);
+  });
+  const StateDict metadata = checkpoint::load(file, communicator_, items_).metadata;
+  return checkpoint::SavedStep::of(metadata)->metric;
+}
+
 bool CheckpointManager::step(std::int64_t step, std::optional<double> metric) {
   check_goes_on(step);
   if (step < step_) {
@@ -185,7 +171,7 @@ bool CheckpointManager::step(std::int64_t step, std::optional<double> metric) {
   if (need > 1) stop_signal_ = static_cast<int>(need - 1);
   const bool due = reaches_multiple(options_.every_steps, std::max<std::int64_t>(saved_, 0), step);
   if (!due && need == 0) return false;
-  save(step, metric);
+  if (!save(step, metric, options_.background && need < 2)) return false;
   if (need > 1 && communicator_.rank() == 0) {
     log(LogLevel::info, fmt::format("saved step {} in '{}' and going to stop, because of signal {}",
                                     step, folder_path_.string(), stop_signal_));
@@ -209,16 +195,52 @@ std::int64_t CheckpointManager::agree_on_need() {
 }
 
 void CheckpointManager::save(std::int64_t step, std::optional<double> metric) {
+  save(step, metric, false);
+}
+
+bool CheckpointManager::save(std::int64_t step, std::optional<double> metric, bool background) {
   if (metric && std::isnan(*metric)) metric.reset();
   communicator_.agree([&] {
     check_goes_on(step);
     if (folder_) folder_->check();
   });
-  Record record(step, metric);
-  checkpoint::save(path(step), communicator_, items_with(record));
-  newest_ = step;
+  const bool refuses = background && options_.when_busy == checkpoint::WhenBusy::refuse;
+  if (refuses && saver_.is_busy()) return false;
+  wait();
+  try {
+    std::filesystem::path file;
+    checkpoint::SaveOptions options;
+    communicator_.agree([&] {
+      file = path(step);
+      options.metadata = checkpoint::SavedStep{step, metric}.metadata();
+      if (folder_) folder_->begin(step);
+    });
+    if (background) {
+      saver_.save_async(file, items_, options);
+    } else {
+      checkpoint::save(file, communicator_, items_, options);
+    }
+  } catch (const Error&) {
+    if (folder_) folder_->abandon(step);
+    throw;
+  }
+  pending_.emplace(step, metric);
   went_on_to(step);
-  communicator_.agree([&] {
+  if (!background) wait();
+  return true;
+}
+
+void CheckpointManager::wait() {
+  if (!pending_) return;
+  const auto [step, metric] = *std::exchange(pending_, std::nullopt);
+  try {
+    saver_.wait();
+  } catch (const Error&) {
+    if (folder_) folder_->abandon(step);
+    throw;
+  }
+  newest_ = std::max(newest_, step);
+  communicator_.agree([&, step = step, metric = metric] {
     if (!folder_) return;
     folder_->add(step, metric);
     folder_->prune();
@@ -244,12 +266,6 @@ void CheckpointManager::check_goes_on(std::int64_t step) const {
 void CheckpointManager::went_on_to(std::int64_t step) {
   saved_ = step_ = step;
   saved_at_ = options_.clock();
-}
-
-std::vector<checkpoint::Item> CheckpointManager::items_with(Record& record) const {
-  std::vector<checkpoint::Item> items = items_;
-  items.emplace_back(checkpoint::manager_item, record);
-  return items;
 }
 
 std::optional<std::int64_t> CheckpointManager::newest() const {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "checkpoint/input_file.hpp"
+#include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::checkpoint {
@@ -53,6 +54,9 @@ void write_all(OutputFile& file, const Header& header, const ReadTensor& read) {
   file.write(&trailer, sizeof trailer);
 }
 
+// Bytes of which progress is told at a time.
+constexpr std::size_t piece_bytes = std::size_t{4} << 20;
+
 // Bytes that are read before they are verified, while they are in the cache.
 constexpr std::size_t verified_bytes = std::size_t{1} << 18;
 
@@ -78,8 +82,11 @@ class FileReader::File {
   }
 
   const Header& header() const noexcept { return header_; }
-  FileInfo info() const noexcept {
-    return {.version = version_, .bytes = size_, .tensors = header_.tensors.size()};
+  FileInfo info() const {
+    return {.version = version_,
+            .bytes = size_,
+            .tensors = header_.tensors.size(),
+            .metadata = metadata_of(numbered_tree(header_))};
   }
   std::uint64_t data_bytes() const noexcept { return data_bytes_; }
 
@@ -219,7 +226,7 @@ FileReader::~FileReader() = default;
 
 const Header& FileReader::header() const noexcept { return file_->header(); }
 
-FileInfo FileReader::info() const noexcept { return file_->info(); }
+FileInfo FileReader::info() const { return file_->info(); }
 
 std::uint64_t FileReader::data_bytes() const noexcept { return file_->data_bytes(); }
 
@@ -238,7 +245,8 @@ void write_state(const std::filesystem::path& path, const FlatState& state, cons
   write_state(path, header, read, files);
 }
 
-FileContents read_contents(const std::filesystem::path& path) {
+FileContents read_contents(const std::filesystem::path& path,
+                           const std::function<void(std::uint64_t bytes_done)>& progress) {
   FileReader file(path);
   FileContents contents{.header = file.header(), .tensors = allocate_tensors(file.header())};
   std::uint64_t position = 0;
@@ -246,8 +254,15 @@ FileContents read_contents(const std::filesystem::path& path) {
   for (std::size_t i = 0; i < contents.tensors.size(); ++i) {
     const TensorRecord& record = contents.header.tensors[i];
     file.read(std::span(padding).first(record.offset - position));
-    file.read({static_cast<std::byte*>(contents.tensors[i].raw()), record.bytes});
-    position = record.offset + record.bytes;
+    std::span bytes(static_cast<std::byte*>(contents.tensors[i].raw()), record.bytes);
+    position = record.offset;
+    while (!bytes.empty()) {
+      const auto some = bytes.first(std::min(bytes.size(), piece_bytes));
+      file.read(some);
+      bytes = bytes.subspan(some.size());
+      position += some.size();
+      if (progress) progress(position);
+    }
   }
   return contents;
 }

@@ -38,7 +38,7 @@ class FileReader {
   ~FileReader();
 
   const Header& header() const noexcept;
-  FileInfo info() const noexcept;
+  FileInfo info() const;
   /// Bytes from the beginning of the data to the end of the last tensor.
   std::uint64_t data_bytes() const noexcept;
   /// The next bytes of the data, so many at the most; verifies each tensor that ends in them, and what
@@ -55,7 +55,9 @@ struct FileContents {
   std::vector<Tensor> tensors;
 };
 
-/// Reads a file and verifies every checksum. CheckpointError, with the path and what is wrong.
-FileContents read_contents(const std::filesystem::path& path);
+/// Reads a file and verifies every checksum; `progress` is told how many bytes of the data are done.
+/// CheckpointError, with the path and what is wrong.
+FileContents read_contents(const std::filesystem::path& path,
+                           const std::function<void(std::uint64_t bytes_done)>& progress = {});
 
 }  // namespace lockstep::checkpoint

@@ -8,6 +8,7 @@
 #include <boost/archive/text_oarchive.hpp>
 #include <boost/serialization/string.hpp>
 #include <locale>
+#include <new>
 #include <sstream>
 
 #include "lockstep/core/error.hpp"
@@ -58,7 +59,13 @@ class HeaderReader : public boost::archive::text_iarchive_impl<HeaderReader> {
 std::string encode(const Header& header) {
   std::ostringstream stream;
   stream.imbue(std::locale::classic());
-  boost::archive::text_oarchive(stream, archive_flags) << header;
+  // Nothing but memory can be short here, of which Boost and the stream would not tell.
+  try {
+    boost::archive::text_oarchive(stream, archive_flags) << header;
+  } catch (const boost::archive::archive_exception&) {
+    throw std::bad_alloc();
+  }
+  if (!stream) throw std::bad_alloc();
   return stream.str();
 }
 
@@ -66,7 +73,12 @@ Header parse(const std::string& text) {
   std::istringstream stream(text);
   stream.imbue(std::locale::classic());
   Header header;
-  HeaderReader(stream) >> header;
+  try {
+    HeaderReader(stream) >> header;
+  } catch (const boost::archive::archive_exception&) {
+    if (stream.bad()) throw std::bad_alloc();
+    throw;
+  }
   if (!(stream >> std::ws).eof()) throw CheckpointError("something follows it");
   return header;
 }
@@ -105,6 +117,8 @@ Header decode(const std::string& text) {
     check_tensors(header.tensors);
     unflatten(header.records, std::vector<Tensor>(header.tensors.size()));
     return header;
+  } catch (const std::bad_alloc&) {
+    throw;  // which says nothing about the text
   } catch (const std::exception& error) {
     throw CheckpointError(fmt::format("its header cannot be used: {}", error.what()));
   }

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
 #include "state/state_hashes.hpp"
 
@@ -68,10 +69,16 @@ void check_names(const std::vector<Item>& items) {
     if (!names.insert(item.name).second) {
       throw NameError(fmt::format("two items of the checkpoint are called '{}'", item.name));
     }
-    if (item.name.starts_with("rank.")) {
+    if (item.name.starts_with(rank_prefix)) {
       throw NameError(
           fmt::format("an item of the checkpoint is called '{}': names that begin with "
-                      "'rank.' are those of ranks",
+                      "'{}' are those of ranks",
+                      item.name, rank_prefix));
+    }
+    if (item.name == metadata_name) {
+      throw NameError(
+          fmt::format("an item of the checkpoint is called '{}', which is the name of what "
+                      "SaveOptions::metadata says",
                       item.name));
     }
   }
@@ -84,7 +91,7 @@ Contribution contribution_of(const std::vector<Item>& items, int rank) {
   for (const Item& item : items) {
     StateDict state = item.object->state_dict();
     if (item.scope == ItemScope::each_rank) {
-      StateValue& of_rank = own[fmt::format("rank.{}", rank)];
+      StateValue& of_rank = own[rank_name(rank)];
       of_rank.as_dict()[item.name] = std::move(state);
     } else if (item.scope == ItemScope::distributed) {
       own[item.name] = std::move(state);

@@ -51,16 +51,28 @@ void GatheredTensors::read(std::size_t tensor, const std::function<void(Bytes)>&
   }
 }
 
+Tensor GatheredTensors::whole(std::size_t tensor) {
+  const auto& assembled = gathered_.assembled[tensor];
+  if (!assembled) return gathered_.state.tensors[tensor];
+  Tensor result = Tensor::empty(assembled->shape, assembled->dtype);
+  auto* next = static_cast<std::byte*>(result.raw());
+  read(tensor, [&next](Bytes bytes) { next = std::copy(bytes.begin(), bytes.end(), next); });
+  return result;
+}
+
 // The next piece is on its way while the one before is used.
 void GatheredTensors::read(const Source& source, const std::function<void(Bytes)>& use) {
   const std::uint64_t pieces = (source.bytes + piece_bytes_ - 1) / piece_bytes_;
+  // First of all, since memory may run out.
+  for (std::vector<std::byte>& buffer : buffers_) {
+    const std::size_t size = std::min<std::uint64_t>(piece_bytes_, source.bytes);
+    if (buffer.size() < size) buffer.resize(size);
+  }
   std::array<MPI_Request, 2> requests{MPI_REQUEST_NULL, MPI_REQUEST_NULL};
   const auto piece_of = [&](std::uint64_t piece) {
-    std::vector<std::byte>& buffer = buffers_[piece % 2];
     const std::uint64_t begin = piece * piece_bytes_;
-    const std::size_t size = std::min<std::uint64_t>(piece_bytes_, source.bytes - begin);
-    if (buffer.size() < size) buffer.resize(size);
-    return std::span(buffer).first(size);
+    return std::span(buffers_[piece % 2])
+        .first(std::min<std::uint64_t>(piece_bytes_, source.bytes - begin));
   };
   const auto start = [&](std::uint64_t piece) {
     if (piece >= pieces) return;

@@ -24,6 +24,9 @@ class GatheredTensors {
   /// parts.
   Header header(const std::vector<std::uint64_t>& alike);
   void read(std::size_t tensor, const std::function<void(Bytes)>& use);
+  /// The tensor: what all ranks have without a copy, another in memory of its own.
+  Tensor whole(std::size_t tensor);
+  std::size_t size() const noexcept { return gathered_.assembled.size(); }
   /// The other ranks need not serve any more; to be called once.
   void end() { pull_.end(); }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <system_error>
 #include <utility>
 
@@ -17,8 +18,12 @@ InputFile::InputFile(std::string kind, std::filesystem::path path)
   if (status.type() == std::filesystem::file_type::none) fail(error.message());
   if (!std::filesystem::is_regular_file(status)) fail("it is not a regular file");
   size_ = std::filesystem::file_size(path_, error);
+  errno = 0;
   stream_.open(path_, std::ios::binary);
-  if (error || !stream_) fail("it cannot be opened for reading");
+  if (!stream_) error.assign(errno, std::generic_category());
+  if (error || !stream_) {
+    fail(fmt::format("it cannot be opened for reading: {}", error.message()));
+  }
 }
 
 void InputFile::read(std::uint64_t offset, void* bytes, std::uint64_t size) {

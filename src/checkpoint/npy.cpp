@@ -1,4 +1,4 @@
-#include "lockstep/checkpoint/npy.hpp"
+#include "checkpoint/npy.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,7 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/file_system.hpp"
 #include "checkpoint/input_file.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -122,6 +121,10 @@ class Reader {
 Tensor read_npy(const std::filesystem::path& path) { return Reader(path).read(); }
 
 void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+  write_npy(path, tensor, *posix_file_system());
+}
+
+void write_npy(const std::filesystem::path& path, const Tensor& tensor, FileSystem& files) {
   if (!tensor.defined()) throw StateError("an undefined tensor cannot be written to an NPY file");
   const Shape& shape = tensor.shape();
   std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}",
@@ -131,7 +134,7 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   header.resize((begin + header.size() + 1 + 63) / 64 * 64 - begin - 1, ' ');
   header += '\n';
   const auto length = static_cast<std::uint16_t>(header.size());
-  replace_file(path, *posix_file_system(), [&](OutputFile& file) {
+  replace_file(path, files, [&](OutputFile& file) {
     file.write(magic.data(), magic.size());
     file.write("\x01\x00", 2);
     file.write(&length, sizeof length);

@@ -65,7 +65,8 @@ struct TensorEntry {
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : file_("safetensors file", path) {}
+  Reader(const std::filesystem::path& path, const std::function<void(std::uint64_t)>& progress)
+      : file_("safetensors file", path), progress_(progress) {}
 
   SafetensorsFile read() {
     const json header = parse(read_header());
@@ -247,15 +248,25 @@ class Reader {
     check_hole(data_bytes_);
   }
 
+  void read_data(std::uint64_t begin, std::byte* bytes, std::uint64_t size) {
+    constexpr std::uint64_t most = std::uint64_t{4} << 20;
+    for (std::uint64_t done = 0; done < size;) {
+      const std::uint64_t some = std::min(size - done, most);
+      file_.read(data_ + begin + done, bytes + done, some);
+      done += some;
+      if (progress_) progress_(data_ + begin + done);
+    }
+  }
+
   Tensor read_tensor(const TensorEntry& entry) {
     Tensor tensor = Tensor::empty(entry.shape, entry.format->dtype);
     if (entry.format->convert != nullptr) {
       std::vector<std::byte> bytes(entry.end - entry.begin);
-      file_.read(data_ + entry.begin, bytes.data(), bytes.size());
+      read_data(entry.begin, bytes.data(), bytes.size());
       entry.format->convert(bytes, tensor);
       return tensor;
     }
-    file_.read(data_ + entry.begin, tensor.raw(), tensor.bytes());
+    read_data(entry.begin, static_cast<std::byte*>(tensor.raw()), tensor.bytes());
     if (entry.format->name == "BOOL") {
       for (const std::uint8_t value : std::as_const(tensor).span<std::uint8_t>()) {
         if (value > 1) fail("tensor '{}' of dtype BOOL has the element {}", entry.name, value);
@@ -265,11 +276,19 @@ class Reader {
   }
 
   InputFile file_;
+  const std::function<void(std::uint64_t)>& progress_;
   std::uint64_t data_ = 0, data_bytes_ = 0;  // where the data begin, and how many they are
 };
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::filesystem::path& path) { return Reader(path).read(); }
+SafetensorsFile read_safetensors(const std::filesystem::path& path) {
+  return read_safetensors(path, {});
+}
+
+SafetensorsFile read_safetensors(const std::filesystem::path& path,
+                                 const std::function<void(std::uint64_t bytes_done)>& progress) {
+  return Reader(path, progress).read();
+}
 
 }  // namespace lockstep::checkpoint

@@ -10,7 +10,6 @@
 #include <variant>
 #include <vector>
 
-#include "checkpoint/file_system.hpp"
 #include "checkpoint/safetensors_format.hpp"
 #include "lockstep/checkpoint/safetensors.hpp"
 #include "lockstep/core/error.hpp"
@@ -30,7 +29,7 @@ class Writer {
     for (const auto& [key, value] : state) add_value(join(prefix, key), value);
   }
 
-  void write(const std::filesystem::path& path) {
+  void write(const std::filesystem::path& path, FileSystem& files) {
     // The largest elements first, so that all are aligned.
     std::sort(tensors_.begin(), tensors_.end(), [](const Entry& a, const Entry& b) {
       return std::pair(item_size(b.tensor.dtype()), std::string_view(a.name)) <
@@ -54,7 +53,7 @@ class Writer {
                       "safetensors file may have",
                       bytes, max_safetensors_header_bytes));
     }
-    replace_file(path, *posix_file_system(), [&](OutputFile& file) {
+    replace_file(path, files, [&](OutputFile& file) {
       file.write(&bytes, sizeof bytes);
       file.write(text.data(), text.size());
       for (const Entry& entry : tensors_)
@@ -88,7 +87,9 @@ class Writer {
     try {
       (void)json(text).dump();
     } catch (const json::type_error&) {
-      throw NameError(fmt::format("'{}' is not valid UTF-8, which a safetensors file needs", what));
+      const std::string quoted = json(what).dump(-1, ' ', true, json::error_handler_t::replace);
+      throw NameError(fmt::format("'{}' is not valid UTF-8, which a safetensors file needs",
+                                  quoted.substr(1, quoted.size() - 2)));
     }
   }
 
@@ -147,9 +148,14 @@ class Writer {
 
 void write_safetensors(const std::filesystem::path& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata) {
+  write_safetensors(path, state, metadata, *posix_file_system());
+}
+
+void write_safetensors(const std::filesystem::path& path, const StateDict& state,
+                       const std::map<std::string, std::string>& metadata, FileSystem& files) {
   Writer writer(metadata);
   writer.add("", state);
-  writer.write(path);
+  writer.write(path, files);
 }
 
 }  // namespace lockstep::checkpoint

@@ -1,12 +1,15 @@
 #include "checkpoint/scatter.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <string>
 
 #include "checkpoint/gather.hpp"
+#include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::checkpoint {
@@ -62,32 +65,77 @@ class Placer {
   Scattered& result_;
 };
 
-StateValue& find(StateDict& state, const std::string& key, const Item& item,
-                 const Communicator& communicator) {
-  if (state.contains(key)) return state[key];
-  if (item.scope != ItemScope::each_rank) static_cast<void>(state.at(key));
-  throw NameError(fmt::format("it has no state of rank {}, and there are {} ranks now",
-                              communicator.rank(), communicator.size()));
+// The entry of the file for an item; null where there is none.
+StateValue* find(StateDict& state, const Item& item, const Communicator& communicator) {
+  StateDict* of_item = &state;
+  if (item.scope == ItemScope::each_rank) {
+    const std::string rank = rank_name(communicator.rank());
+    if (!state.contains(rank)) return nullptr;
+    of_item = &state[rank].as_dict();
+  }
+  return of_item->contains(item.name) ? &(*of_item)[item.name] : nullptr;
 }
 
 [[noreturn]] void throw_unfit(const std::filesystem::path& path, const Item& item,
-                              const Error& error) {
-  throw CheckpointError(fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(),
-                                    item.name, error.what()));
+                              const std::string& why) {
+  throw CheckpointError(
+      fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(), item.name, why));
+}
+
+std::string why_missing(const StateDict& state, const Item& item,
+                        const Communicator& communicator) {
+  if (item.scope == ItemScope::each_rank) {
+    return fmt::format("it has no state of rank {}, and there are {} ranks now",
+                       communicator.rank(), communicator.size());
+  }
+  std::string why;
+  try {
+    static_cast<void>(state.at(item.name));
+  } catch (const NameError& error) {  // it says which names there are
+    why = error.what();
+  }
+  return why;
+}
+
+// The items of a file that nobody asks for.
+std::vector<std::string> unexpected_items(const StateDict& state, const std::vector<Item>& items,
+                                          int ranks) {
+  std::set<std::string> expected;
+  for (const Item& item : items) {
+    if (item.scope != ItemScope::each_rank) {
+      expected.insert(item.name);
+      continue;
+    }
+    for (int rank = 0; rank < ranks; ++rank) expected.insert(rank_name(rank) + "/" + item.name);
+  }
+  std::vector<std::string> unexpected;
+  const auto add = [&](const std::string& name) {
+    if (!expected.contains(name)) unexpected.push_back(name);
+  };
+  for (const auto& [key, value] : state) {
+    const auto* of_rank = std::get_if<StateDict>(&value.variant());
+    if (!key.starts_with(rank_prefix) || of_rank == nullptr) {
+      add(key);
+      continue;
+    }
+    for (const auto& [name, child] : *of_rank) add(key + "/" + name);
+  }
+  return unexpected;
+}
+
+bool loads_exactly(const LoadOptions& options) {
+  return options.mode != LoadMode::partial && options.prefix.empty() && !options.rename &&
+         !options.convert_dtype;
+}
+
+lockstep::LoadOptions item_options(const LoadOptions& options) {
+  return {.strict = options.mode != LoadMode::partial,
+          .prefix = options.prefix,
+          .rename = options.rename,
+          .convert_dtype = options.convert_dtype};
 }
 
 }  // namespace
-
-void check_restore(const Scattered& state, const std::vector<Item>& items,
-                   const std::filesystem::path& path) {
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    try {
-      items[i].object->check_restore(state.of_items[i]);
-    } catch (const Error& error) {
-      throw_unfit(path, items[i], error);
-    }
-  }
-}
 
 void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
   const std::uint64_t end = begin + data.size();
@@ -103,33 +151,81 @@ void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
   }
 }
 
-Scattered scattered(const Header& header, const std::vector<Item>& items,
+Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMode mode,
                     const Communicator& communicator, const std::filesystem::path& path) {
   check_names(items);
-  StateDict state = numbered_tree(header);
+  const StateDict all = numbered_tree(header);
+  StateDict state = without_metadata(all);
   Scattered result;
   if (!header.tensors.empty()) {
     result.data_bytes = header.tensors.back().offset + header.tensors.back().bytes;
   }
+  result.report.metadata = metadata_of(all);
+  result.report.unexpected = unexpected_items(state, items, communicator.size());
+  if (mode == LoadMode::strict && !result.report.unexpected.empty()) {
+    throw CheckpointError(
+        fmt::format("the checkpoint '{}' has items that are not asked for: {}; LoadMode::subset "
+                    "leaves them out",
+                    path.string(), fmt::join(result.report.unexpected, ", ")));
+  }
   Placer placer(header, result);
   for (const Item& item : items) {
-    try {
-      StateDict* of_item = &state;
-      if (item.scope == ItemScope::each_rank) {
-        of_item =
-            &find(state, fmt::format("rank.{}", communicator.rank()), item, communicator).as_dict();
+    std::optional<StateDict>& of_item = result.of_items.emplace_back();
+    StateValue* value = find(state, item, communicator);
+    if (value == nullptr) {
+      if (mode != LoadMode::partial) {
+        throw_unfit(path, item, why_missing(state, item, communicator));
       }
-      StateValue& value = find(*of_item, item.name, item, communicator);
+      result.report.missing.push_back(item.name);
+      continue;
+    }
+    try {
       const StateValue wanted(item.object->state_dict());
-      placer.place(value, &wanted);
-      result.of_items.push_back(value.as_dict());
+      placer.place(*value, &wanted);
+      of_item = value->as_dict();
     } catch (const Error& error) {
-      throw_unfit(path, item, error);
+      throw_unfit(path, item, error.what());
     }
   }
   std::sort(result.targets.begin(), result.targets.end(),
             [](const auto& a, const auto& b) { return a.begin < b.begin; });
   return result;
+}
+
+void check_load(Scattered& state, const std::vector<Item>& items, const LoadOptions& options,
+                const std::filesystem::path& path) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Item& item = items[i];
+    if (!state.of_items[i]) continue;
+    const auto add = [&item](std::vector<std::string>& to, const std::vector<std::string>& names) {
+      for (const std::string& name : names) to.push_back(item.name + "/" + name);
+    };
+    try {
+      if (loads_exactly(options)) {
+        item.object->check_restore(*state.of_items[i]);
+        continue;
+      }
+      const lockstep::LoadReport report =
+          item.object->check_load(*state.of_items[i], item_options(options));
+      add(state.report.missing, report.missing);
+      add(state.report.unexpected, report.unexpected);
+      add(state.report.kept, report.kept);
+    } catch (const Error& error) {
+      throw_unfit(path, item, error.what());
+    }
+  }
+}
+
+void load_items(const Scattered& state, const std::vector<Item>& items,
+                const LoadOptions& options) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (!state.of_items[i]) continue;
+    if (loads_exactly(options)) {
+      items[i].object->restore(*state.of_items[i]);
+    } else {
+      items[i].object->load_state_dict(*state.of_items[i], item_options(options));
+    }
+  }
 }
 
 }  // namespace lockstep::checkpoint

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,7 +21,9 @@ struct Scattered {
     std::span<std::byte> memory;
   };
 
-  std::vector<StateDict> of_items;  ///< complete when all data were taken
+  /// Complete when all data were taken; none where the file lacks an item.
+  std::vector<std::optional<StateDict>> of_items;
+  LoadReport report;
   std::vector<Target> targets;
   std::uint64_t data_bytes = 0;
   std::size_t next = 0;  ///< target that is not complete
@@ -30,13 +33,16 @@ struct Scattered {
 };
 
 /// Memory for what the items of this rank need of a file, the numbers in it arbitrary. CheckpointError
-/// where the file has none of an item.
-Scattered scattered(const Header& header, const std::vector<Item>& items,
+/// where it has not the items that the mode wants.
+Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMode mode,
                     const Communicator& communicator, const std::filesystem::path& path);
 
-/// CheckpointError where an item finds that the file does not fit: once all data are taken, since it may
-/// look at numbers.
-void check_restore(const Scattered& state, const std::vector<Item>& items,
-                   const std::filesystem::path& path);
+/// Completes the report. CheckpointError where an item finds that the file does not fit: once all data are
+/// taken, since it may look at numbers.
+void check_load(Scattered& state, const std::vector<Item>& items, const LoadOptions& options,
+                const std::filesystem::path& path);
+
+/// Gives the items their state.
+void load_items(const Scattered& state, const std::vector<Item>& items, const LoadOptions& options);
 
 }  // namespace lockstep::checkpoint

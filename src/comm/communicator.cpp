@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -253,7 +254,7 @@ void Communicator::broadcast(std::string& text, int root) const {
   };
   auto size = static_cast<std::int64_t>(text.size());
   send(&size, sizeof(size));
-  text.resize(static_cast<std::size_t>(size));
+  agree([&] { text.resize(static_cast<std::size_t>(size)); });
   if (size > 0) send(text.data(), text.size());
 }
 
@@ -265,7 +266,10 @@ std::vector<T> Communicator::gather(std::span<const T> values, int root) const {
                    .number = check_root(*this, root),
                    .count = values.size(),
                    .element = comm::element_of<T>});
-  std::vector<T> all(rank() == root ? values.size() * static_cast<std::size_t>(size()) : 0);
+  std::vector<T> all;
+  agree([&] {
+    if (rank() == root) all.resize(values.size() * static_cast<std::size_t>(size()));
+  });
   check_mpi(MPI_Gather(values.data(), count, mpi_type<T>(), all.data(), count, mpi_type<T>(), root,
                        communicator),
             "MPI_Gather");
@@ -277,6 +281,13 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
   announce(*this, {.call = comm::Call::gather, .number = check_root(*this, root)});
   const auto length = static_cast<std::int64_t>(text.size());
   const std::vector<std::int64_t> lengths = gather(std::span<const std::int64_t>(&length, 1), root);
+  std::vector<std::string> all;
+  agree([&] {
+    all.resize(lengths.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      all[i].resize(static_cast<std::size_t>(lengths[i]));
+    }
+  });
   constexpr int tag = 1;
   if (rank() != root) {
     in_pieces(text.size(), [&](std::size_t offset, int count) {
@@ -285,14 +296,12 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
     });
     return {};
   }
-  std::vector<std::string> all(lengths.size());
   for (int source = 0; source < size(); ++source) {
     std::string& received = all[static_cast<std::size_t>(source)];
     if (source == root) {
       received = text;
       continue;
     }
-    received.resize(static_cast<std::size_t>(lengths[static_cast<std::size_t>(source)]));
     in_pieces(received.size(), [&](std::size_t offset, int count) {
       check_mpi(MPI_Recv(received.data() + offset, count, MPI_CHAR, source, tag, communicator,
                          MPI_STATUS_IGNORE),
@@ -307,20 +316,37 @@ void Communicator::barrier() const {
   announce(*this, {.call = comm::Call::barrier});
 }
 
-void Communicator::agree(const std::function<void()>& work) const {
+namespace {
+
+// What other ranks are told of the exception that is being handled.
+ErrorReport report_of_rank(int rank) {
+  const std::string of_rank = " (rank " + std::to_string(rank) + ")";
+  try {
+    throw;
+  } catch (const Error& error) {
+    return {error.kind(), error.what() + (error.collective() ? std::string() : of_rank)};
+  } catch (...) {
+    ErrorReport report = describe_current_exception();
+    report.message += of_rank;
+    return report;
+  }
+}
+
+}  // namespace
+
+void Communicator::agree_on(const std::function<void()>& work) const {
   duplicate_->open();
   ErrorReport report;
   std::int64_t failed = std::numeric_limits<std::int64_t>::max();
   try {
     work();
-  } catch (const Error& error) {
-    failed = rank();
-    report = {error.kind(), error.what()};
-    if (!error.collective()) report.message += " (rank " + std::to_string(rank()) + ")";
   } catch (...) {
     failed = rank();
-    report = describe_current_exception();
-    report.message += " (rank " + std::to_string(rank()) + ")";
+    try {
+      report = report_of_rank(rank());
+    } catch (const std::bad_alloc&) {
+      report.message = "out of memory";  // as short as a string can be without any
+    }
   }
   std::int64_t first = failed;
   if (comm::Calls* calls = comm::Calls::of(*this)) {

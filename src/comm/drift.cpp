@@ -117,7 +117,8 @@ std::string describe(const std::vector<std::string>& packed) {
 }  // namespace
 
 std::string find_drift(const Communicator& communicator, const std::vector<NamedHash>& entries) {
-  const std::string own = pack(entries);
+  std::string own;
+  communicator.agree([&] { own = pack(entries); });
   const auto hash = std::bit_cast<std::int64_t>(XXH3_64bits(own.data(), own.size()));
   std::int64_t bounds[] = {hash, ~hash};  // the least of all, and the inverse of the greatest
   communicator.all_reduce(std::span<std::int64_t>(bounds), ReduceOp::min);

@@ -8,7 +8,7 @@
 #include <unordered_set>
 
 #include "lockstep/core/error.hpp"
-#include "optim/loading.hpp"
+#include "state/loading.hpp"
 
 namespace lockstep {
 namespace {
@@ -261,7 +261,7 @@ LoadReport CombinedOptimizer::check_load(const StateDict& source,
       (full.starts_with(options.prefix) ? report.missing : report.kept).push_back(full);
     }
   }
-  if (options.strict) optim::check_strict(report);
+  if (options.strict) check_strict(report);
   return report;
 }
 

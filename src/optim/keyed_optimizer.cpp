@@ -43,12 +43,6 @@ void require_function(const Function& function, const char* what) {
 
 }  // namespace
 
-Renaming::Renaming(std::map<std::string, std::string> names)
-    : rename_([names = std::move(names)](const std::string& name) {
-        const auto found = names.find(name);
-        return found == names.end() ? name : found->second;
-      }) {}
-
 // That of a step, with what is to be done there where a gradient is not finite.
 std::optional<optim::Clipping> KeyedOptimizer::clipping_for(const StepOptions& options) const {
   std::optional<optim::Clipping> clipping = clipping_;

@@ -6,7 +6,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/lbfgs.hpp"
-#include "optim/loading.hpp"
+#include "state/loading.hpp"
 
 namespace lockstep::optim {
 

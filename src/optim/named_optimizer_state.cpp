@@ -13,7 +13,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
-#include "optim/loading.hpp"
+#include "state/loading.hpp"
 
 namespace lockstep {
 
@@ -72,7 +72,7 @@ StateDict entry_from(const std::string& name, const Parameter& parameter,
     Tensor numbers = at(slot).as_tensor();
     const auto what = [&] { return fmt::format("state {} of parameter {}", slot, name); };
     if (convert_dtype && is_floating(numbers.dtype()) && numbers.dtype() != parameter.dtype()) {
-      numbers = optim::converted(numbers, parameter.dtype(), what());
+      numbers = converted(numbers, parameter.dtype(), what());
     }
     if (numbers.shape() != parameter.shape() || numbers.dtype() != parameter.dtype()) {
       check_same(parameter.value(), numbers, what().c_str());
@@ -238,7 +238,7 @@ NamedOptimizer::LoadPlan NamedOptimizer::plan_load(const StateDict& source,
   for (const std::string& name : found.names) {
     if (in_scope(name) && !index_.contains(name)) plan.report.unexpected.push_back(name);
   }
-  if (options.strict) optim::check_strict(plan.report);
+  if (options.strict) check_strict(plan.report);
   return plan;
 }
 

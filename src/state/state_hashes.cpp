@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <initializer_list>
 
+#include "state/checksum.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -22,7 +24,9 @@ std::uint64_t hash_of(const Tensor& tensor, std::uint64_t checksum) {
 
 }  // namespace
 
-std::uint64_t checksum(const Tensor& tensor) { return XXH3_64bits(tensor.raw(), tensor.bytes()); }
+std::uint64_t checksum(const Tensor& tensor) {
+  return checksum({static_cast<const std::byte*>(tensor.raw()), tensor.bytes()});
+}
 
 std::vector<NamedHash> hash_entries(const FlatState& state,
                                     const std::vector<std::uint64_t>& checksums) {

@@ -123,11 +123,12 @@ class ItemDescription {
 Json describe_file(const InspectOptions& options) {
   const checkpoint::FileInfo info = checkpoint::file_info(options.file);
   const StateDict state = checkpoint::read_file(options.file);
-  Json document{{"schema", "lockstep.inspect"},
-                {"version", 1},
-                {"file", options.file.string()},
-                {"format_version", info.version},
-                {"file_bytes", info.bytes}};
+  Json document{{"schema", "lockstep.inspect"},  {"version", 1},
+                {"file", options.file.string()}, {"format_version", info.version},
+                {"file_bytes", info.bytes},      {"metadata", Json::array()}};
+  if (!info.metadata.empty()) {
+    document["metadata"] = ItemDescription("metadata", info.metadata, false).json().at("entries");
+  }
   Json items = Json::array();
   for (const auto& [name, item] : state) {
     items.push_back(ItemDescription(name, item, options.values).json());
@@ -194,6 +195,12 @@ Row entry_row(const Json& entry) {
           entry.contains("values") ? values_text(entry.at("values"), dtype) : ""};
 }
 
+void print_entries(const Json& entries) {
+  std::vector<Row> rows;
+  for (const Json& entry : entries) rows.push_back(entry_row(entry));
+  print_rows("  ", rows);
+}
+
 std::vector<Row> group_rows(const Json& group) {
   std::string params;
   for (const Json& name : group.at("params")) {
@@ -219,13 +226,13 @@ void inspect(const InspectOptions& options) {
   print_wrapped("",
                 fmt::format("format {}, {} bytes: {}", number_text(document.at("format_version")),
                             number_text(document.at("file_bytes")), totals_text(document)));
+  if (!document.at("metadata").empty()) fmt::print("\nmetadata\n");
+  print_entries(document.at("metadata"));
   for (const Json& item : document.at("items")) {
     fmt::print("\n");
     const std::string totals = item.at("tensors") == 0 ? "" : ": " + totals_text(item);
     print_wrapped("", name_text(item.at("name")) + totals);
-    std::vector<Row> rows;
-    for (const Json& entry : item.at("entries")) rows.push_back(entry_row(entry));
-    print_rows("  ", rows);
+    print_entries(item.at("entries"));
     for (const Json& group : item.at("param_groups")) {
       print_wrapped("  ", fmt::format("param group {}", name_text(group.at("name"))));
       print_rows("    ", group_rows(group));

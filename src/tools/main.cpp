@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -8,8 +10,10 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/version.hpp"
 #include "lockstep/train/metrics.hpp"
 #include "lockstep/train/report.hpp"
+#include "tools/convert.hpp"
 #include "tools/diff.hpp"
 #include "tools/inspect.hpp"
 #include "tools/verify.hpp"
@@ -87,11 +91,37 @@ void add_diff(CLI::App& app, tools::DiffOptions& options, int& status) {
   command->callback([&] { status = tools::diff(options) ? success : failure; });
 }
 
+void add_convert(CLI::App& app, tools::ConvertOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("convert", "Converts checkpoints, safetensors and NPY files");
+  command->add_option("in", options.in, "The file to convert")->required()->type_name("IN");
+  command
+      ->add_option("out", options.out,
+                   "A name that ends with .lockstep, .safetensors or\n.npy, or a folder for NPY "
+                   "files (folder/)")
+      ->required()
+      ->type_name("OUT");
+  command
+      ->add_option("--item", options.items,
+                   "Of a checkpoint only this item; may be repeated.\nOf a safetensors file for a "
+                   "checkpoint the name\nthat the model gets [model]")
+      ->allow_extra_args(false)
+      ->type_name("NAME");
+  command
+      ->add_option("--tensor", options.tensor, "The tensor of an NPY file, such as model/0.weight")
+      ->type_name("PATH");
+  command->add_flag("--drop", options.drop, "Leaves out what OUT has no place for, and tells it");
+  command->add_flag("--force", options.force, "Replaces files that exist");
+  command->footer("Ends with status 0, 1 where a file cannot be used, 2 where arguments cannot.");
+  command->callback([&options] { tools::convert(options); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("What lockstep has to look at what training programs leave behind.", "lockstep");
-  app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
+  CLI::App app("What lockstep has to look at and convert what training programs leave behind.",
+               "lockstep");
+  app.set_version_flag("--version", fmt::format("lockstep {}", version()));
   app.require_subcommand(1);
   int status = success;
   Report report;
@@ -102,6 +132,8 @@ int main(int argc, char** argv) {
   add_verify(app, files, status);
   tools::DiffOptions diff_options;
   add_diff(app, diff_options, status);
+  tools::ConvertOptions convert_options;
+  add_convert(app, convert_options);
   try {
     app.parse(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
@@ -112,6 +144,9 @@ int main(int argc, char** argv) {
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
     std::fprintf(stderr, "error: %s (try --help)\n", error.what());
+    return trouble;
+  } catch (const OptionError& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
     return trouble;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 
-// Counts what a program takes by new. Replaces the operators, so one file of a program includes it.
+// Counts what a program takes by new, and lets it fail. Replaces the operators, so one file of a
+// program includes it.
 
 namespace lockstep::testing {
 
@@ -13,9 +15,16 @@ inline std::size_t& allocated_bytes() {
   return bytes;
 }
 
+/// How many allocations of this thread go well before one fails.
+inline std::size_t& allocations_left() {
+  thread_local std::size_t left = SIZE_MAX;
+  return left;
+}
+
 // Refuses, like a machine without that memory, what no test needs.
 inline void* allocate(std::size_t size, std::size_t alignment) {
   allocated_bytes() += size;
+  if (allocations_left()-- == 0) throw std::bad_alloc();
   if (size > std::size_t{1} << 30) throw std::bad_alloc();
   const std::size_t padded = (size / alignment + 1) * alignment;
   void* memory = std::aligned_alloc(alignment, padded);

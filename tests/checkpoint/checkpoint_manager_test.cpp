@@ -210,7 +210,7 @@ TEST_F(Manager, replaces_a_checkpoint_of_the_same_step) {
   EXPECT_EQ(manager.load_best(), 1);
 }
 
-TEST_F(Manager, writes_the_same_bytes_in_each_run) {
+TEST_F(Manager, writes_the_same_bytes_in_each_run_of_one_time) {
   std::string first;
   for (const bool again : {false, true}) {
     change([&] { std::filesystem::remove_all(path()); });
@@ -254,7 +254,7 @@ TEST_F(Manager, saves_nothing_of_replicas_that_have_drifted_apart) {
   EXPECT_TRUE(throws<StateError>([&] { manager.save(2); }, "drifted apart", "state/number"));
   number_ = 2;
   EXPECT_TRUE(throws<StateError>([&] { manager.save(2, world().rank()); }, "drifted apart",
-                                 "checkpoint_manager/metric"));
+                                 "metadata/metric"));
   EXPECT_EQ(files(), files_of({1}));
   EXPECT_EQ(manager.load_latest(), 1);
 }
@@ -299,7 +299,7 @@ TEST_F(Manager, refuses_options_that_make_no_sense) {
 }
 
 TEST_F(Manager, refuses_two_items_of_one_name) {
-  for (const char* name : {"state", "checkpoint_manager"}) {
+  for (const char* name : {"state", "metadata"}) {
     EXPECT_TRUE(throws<NameError>(
         [&] {
           CheckpointManager(path(), world(), {{"state", state_}, {name, state_}});

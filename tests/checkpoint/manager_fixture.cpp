@@ -1,14 +1,16 @@
-// A run that saves its state after every step, for checkpoint_manager_jobs_test.py, which kills it:
-// FOLDER, and how many steps, and any signals to stop by. Rank 0 says which step it has loaded, and after each save
-// which one that was; every rank its process, and where it stops. A state that is not that of one
-// step is an error.
+// A run that saves its state after every step, for checkpoint_manager_jobs_test.py and scripts/torture, which kill
+// it: FOLDER, how many steps, and any signals to stop by, with which it saves for nothing else and takes
+// LOCKSTEP_SAVE_SECONDS for it. Rank 0 says which step it has loaded, and after each save which one that was;
+// every rank its process, and where it stops. A state that is not that of one step is an error.
 #include <mpi.h>
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 #include <vector>
 
 #include "lockstep/checkpoint/checkpoint_manager.hpp"
@@ -33,7 +35,11 @@ class Numbers : public Stateful {
     return bit_equal(state_dict(), other.state_dict());
   }
 
-  StateDict state_dict() const override { return {{"values", values_}}; }
+  StateDict state_dict() const override {
+    const char* seconds = std::getenv("LOCKSTEP_SAVE_SECONDS");
+    if (seconds != nullptr) std::this_thread::sleep_for(std::chrono::seconds(std::atoi(seconds)));
+    return {{"values", values_}};
+  }
   void check_restore(const StateDict& source) const override {
     if (source.at("values").as_tensor().shape() != values_.shape())
       throw ShapeError("other numbers");

@@ -1,4 +1,9 @@
 // What does not fit: replicas that have drifted apart, and files that are not what is asked for.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
 #include "checkpoint/training.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/adam.hpp"
@@ -122,11 +127,19 @@ class Refusal : public ::testing::Test {
     training_.run(1);
   }
 
+  // Whatever was refused, the run goes on.
+  void TearDown() override {
+    training_.run(1);
+    checkpoint::save(folder_ / "good", world(), training_.items());
+    EXPECT_TRUE(bit_equal(checkpoint::read_file(folder_ / "good"), training_.state()));
+  }
+
   void expect_refused(const std::string& name, const std::vector<checkpoint::Item>& items,
                       const std::vector<std::string>& parts) {
     const StateDict before = training_.state();
-    const std::string message =
-        message_of_all<CheckpointError>([&] { checkpoint::load(folder_ / name, world(), items); });
+    const std::string message = message_of_all<CheckpointError>([&] {
+      checkpoint::load(folder_ / name, world(), items, {.mode = checkpoint::LoadMode::subset});
+    });
     expect_parts(message, parts);
     expect_parts(message, {(folder_ / name).string()});
     EXPECT_TRUE(bit_equal(training_.state(), before));
@@ -210,8 +223,8 @@ TEST_F(Refusal, of_a_missing_item_lists_what_there_is) {
 TEST_F(Refusal, of_a_missing_or_mistyped_scalar) {
   std::int64_t number = 7;
   double real = 7;
-  Scalars missing({{"number", &number}}), mistyped({{"step", &real}});
-  expect_refused("good", {{"progress", missing}}, {"'progress'", "'number'"});
+  Scalars missing({{"number", &number}}), mistyped({{"step", &real}, {"loss_sum", &real}});
+  expect_refused("good", {{"progress", missing}}, {"'progress'", "missing: number"});
   expect_refused("good", {{"progress", mistyped}}, {"'progress'", "a double", "an integer"});
   EXPECT_EQ(number, 7);
   EXPECT_EQ(real, 7);
@@ -252,6 +265,52 @@ TEST_F(Refusal, to_write_where_that_is_impossible) {
   }
   message_of_all<CheckpointError>(
       [&] { checkpoint::save(folder_ / ".", world(), training_.items()); });
+}
+
+// A user who is not root, and so needs permissions.
+class SomebodyElse {
+ public:
+  SomebodyElse() : works_(geteuid() != 0 || seteuid(65534) == 0) {}
+  ~SomebodyElse() {
+    if (getuid() == 0 && seteuid(0) != 0) std::abort();
+  }
+  bool works() const { return works_; }
+
+ private:
+  bool works_;
+};
+
+TEST_F(Refusal, of_a_file_that_may_not_be_read) {
+  if (world().rank() == 0) {
+    chmod((folder_ / "").c_str(), 0755);
+    chmod((folder_ / "good").c_str(), 0);
+  }
+  world().barrier();
+  {
+    const SomebodyElse user;
+    if (!user.works()) GTEST_SKIP() << "root cannot become another user here";
+    expect_refused("good", {"cannot be opened for reading: Permission denied", "(rank 0)"});
+  }
+  world().barrier();
+}
+
+TEST_F(Refusal, to_write_to_a_folder_where_that_is_not_permitted) {
+  if (world().rank() == 0) chmod((folder_ / "").c_str(), 0555);
+  world().barrier();
+  {
+    const SomebodyElse user;
+    if (!user.works()) GTEST_SKIP() << "root cannot become another user here";
+    const StateDict before = training_.state();
+    const std::string message = message_of_all<CheckpointError>(
+        [&] { checkpoint::save(folder_ / "good", world(), training_.items()); });
+    expect_parts(message, {"cannot create '" + (folder_ / "good.tmp").string() + "'",
+                           "Permission denied", "(rank 0)"});
+    EXPECT_TRUE(bit_equal(training_.state(), before));
+  }
+  EXPECT_EQ(read_bytes(folder_ / "good"), bytes_);
+  world().barrier();
+  if (world().rank() == 0) chmod((folder_ / "").c_str(), 0755);
+  world().barrier();
 }
 
 }  // namespace lockstep

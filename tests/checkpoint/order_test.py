@@ -11,6 +11,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
 
+MANAGER = sys.argv.pop()
 PROGRAM = sys.argv.pop()
 LAUNCH = sys.argv.pop()
 CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
@@ -27,12 +28,11 @@ def why_not():
     return "" if attempt.returncode == 0 else f"strace: {attempt.stderr.strip()}"
 
 
-def trace(folder, ranks, saves):
+def trace(folder, ranks, *command):
     """The lines of strace from rank to rank."""
     script = f'exec strace -f -y -s 16 -e trace=%file,%desc -o "{folder}/trace.$OMPI_COMM_WORLD_RANK" "$@"'
     job = subprocess.run(
-        [LAUNCH, "-n", str(ranks), "sh", "-c", script, "sh", PROGRAM, f"{folder}/run/file", str(saves)],
-        capture_output=True, text=True, timeout=250)
+        [LAUNCH, "-n", str(ranks), "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True, timeout=250)
     assert job.returncode == 0, job.stderr
     return [(folder / f"trace.{rank}").read_text().splitlines() for rank in range(ranks)]
 
@@ -54,7 +54,7 @@ def calls_on(lines, folder):
         name, arguments, result = match.groups()
         if name in CHANGES or name in ("open", "openat", "close"):
             assert int(result) >= 0, line
-            yield name, re.findall(f"{folder}/run(?:/([\\w.]*))?", arguments)
+            yield name, re.findall(f"{folder}/run(?:/([\\w.-]*))?", arguments)
 
 
 @unittest.skipIf(why_not(), why_not())
@@ -63,20 +63,23 @@ class Order(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder).resolve()
             (folder / "run").mkdir()
-            lines = trace(folder, ranks, saves)
+            lines = trace(folder, ranks, PROGRAM, folder / "run/file", saves)
             self.assertEqual([entry.name for entry in (folder / "run").iterdir()], ["file"])
             return folder, lines
 
-    def check_save(self, folder, lines):
-        calls = list(calls_on(lines, folder))
-        writes = [call for call in calls if call[0] in ("write", "writev", "pwrite64")]
-        self.assertGreater(len(writes), 3)
-        self.assertEqual({tuple(names) for _, names in writes}, {("file.tmp",)})
-        order = [call for i, call in enumerate(calls) if i == 0 or call not in writes or call != calls[i - 1]]
-        self.assertEqual([(re.sub("(at|at2)$", "", name), names[-1]) for name, names in order], [
-            ("open", "file.tmp"), ("write", "file.tmp"), ("fsync", "file.tmp"), ("close", "file.tmp"),
-            ("rename", "file"), ("open", ""), ("fsync", ""), ("close", "")])
-        self.assertEqual(order[4][1], ["file.tmp", "file"])
+    @staticmethod
+    def save_of(file):
+        return [("open", f"{file}.tmp"), ("write", f"{file}.tmp"), ("fsync", f"{file}.tmp"), ("close", f"{file}.tmp"),
+                ("rename", f"{file}.tmp", file), ("open", ""), ("fsync", ""), ("close", "")]
+
+    def order(self, calls):
+        """Names of calls and files, in which writes that follow one another are one."""
+        order = []
+        for name, names in calls:
+            call = (re.sub("(at|at2)$", "", name), *names)
+            if name != "write" or order[-1:] != [call]:
+                order.append(call)
+        return order
 
     def check_nothing_else(self, folder, lines):
         """That nothing but the folder, shared memory, pipes and sockets is changed."""
@@ -96,10 +99,21 @@ class Order(unittest.TestCase):
             folder, traces = self.traced(ranks, 2)
             for begin, end in ("saving 1", "saved 1"), ("saving 2", "saved 2"):
                 lines = between(traces[0], begin, end)
-                self.check_save(folder, lines)
+                self.assertEqual(self.order(calls_on(lines, folder)), self.save_of("file"))
                 self.check_nothing_else(folder, lines)
             for lines in traces[1:]:
                 self.assertEqual(list(calls_on(lines, folder)), [])
+
+    def test_of_a_manager_has_the_old_file_deleted_when_the_new_one_is_on_disk(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder).resolve()
+            traces = trace(folder, 2, MANAGER, folder / "run", 4)
+        files = [f"step-{step:09}.lockstep" for step in range(5)]
+        of_rank_0 = calls_on(between(traces[0], "loaded 0", "ended 4"), folder)
+        self.assertEqual(self.order(of_rank_0), [
+            *self.save_of(files[1]), *self.save_of(files[2]),
+            *self.save_of(files[3]), ("unlink", files[1]), *self.save_of(files[4]), ("unlink", files[2])])
+        self.assertEqual(list(calls_on(traces[1], folder)), [])
 
 
 report.main()

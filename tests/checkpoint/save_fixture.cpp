@@ -1,6 +1,9 @@
 // Continues from the checkpoint PATH where there is one, and saves it SAVES times:
-// save_fixture PATH SAVES [NUMBERS]. For order_test.py and scripts/torture.
+// save_fixture PATH SAVES [NUMBERS]. For order_test.py and scripts/torture, which kill the process that each rank
+// says it is.
 #include <mpi.h>
+
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -54,6 +57,8 @@ int run(const std::string& path, int saves, std::int64_t count) {
     std::printf("%s %lld\n", what, static_cast<long long>(save));
     std::fflush(stdout);
   };
+  std::printf("process %d\n", getpid());
+  std::fflush(stdout);
   Numbers numbers(count);
   const std::vector<lockstep::checkpoint::Item> items{{"numbers", numbers}};
   bool is_there = false;

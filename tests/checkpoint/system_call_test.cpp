@@ -262,6 +262,18 @@ TEST_F(SystemCall, of_a_folder_that_cannot_be_synced_is_tolerated_and_that_of_a_
   EXPECT_NE(save_with(number("fsync /file.tmp"), EINVAL), "");
 }
 
+TEST_F(SystemCall, that_a_read_only_file_system_refuses_is_an_error_that_says_so) {
+  const StateDict before = training_.state();
+  training_.run(1);
+  undisturbed_.run(1);
+  const std::string message = save_with(0, EROFS);
+  EXPECT_NE(message.find("cannot create '" + path_.string() + ".tmp': Read-only file system"),
+            message.npos)
+      << message;
+  expect_on_disk(before, true);
+  train_and_save();
+}
+
 TEST_F(SystemCall, of_a_load_that_fails_is_an_error_of_all_ranks_that_changes_nothing) {
   Training loaded(world(), momentum_sgd(), 2);
   loaded.run(3);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <csignal>
+#include <iostream>
 
 #include "checkpoint/training.hpp"
 #include "lockstep/lockstep.hpp"
@@ -20,6 +21,9 @@ class Snippets : public ::testing::Test {
   NamedOptimizer& optimizer = training.optimizer;
   data::DataLoader& loader = training.loader;
   const std::int64_t epochs = 2;
+  const std::filesystem::path file = shared / "checkpoint";
+
+  Snippets() { checkpoint::save(file, world, training.items()); }
 
   void train_on(const data::Batch&) {}
   double validate() { return 0.5; }

@@ -11,6 +11,8 @@ import sys
 import tempfile
 import unittest
 
+import checkpoints
+
 # Each test runs in a folder of its own, where relative paths mean something else.
 PROGRAM = str(pathlib.Path(sys.argv.pop()).resolve())
 LAUNCH = sys.argv.pop()
@@ -43,6 +45,10 @@ def contents(folder):
 
 def newest_checkpoint(out):
     return max((out / "checkpoints").glob("step-*.lockstep"))
+
+
+def newest_state(out):
+    return checkpoints.state_in(newest_checkpoint(out))
 
 
 class Example(unittest.TestCase):

@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
-from fashion_mnist import Example, newest_checkpoint
+from fashion_mnist import Example, newest_state
 
 
 class Variants(Example):
@@ -26,11 +26,11 @@ class Variants(Example):
 
     def check_resume(self, *options):
         whole = self.variant(*options, epochs=2)
-        checkpoint = newest_checkpoint(self.last).read_bytes()
+        checkpoint = newest_state(self.last)
         self.train(2, *options, "--epochs", 1)
         self.train(2, *options, "--epochs", 2, "--resume")
         self.assertEqual(self.results(), whole)
-        self.assertEqual(newest_checkpoint(self.out).read_bytes(), checkpoint)
+        self.assertEqual(newest_state(self.out), checkpoint)
         return whole
 
     def test_logical_replicas_give_the_same_bits_on_any_number_of_ranks(self):
@@ -38,13 +38,13 @@ class Variants(Example):
             checkpoints = set()
             for ranks in 1, 2, 3:
                 self.variant("--logical-replicas", 4, *options, ranks=ranks, batch=15)
-                checkpoints.add(newest_checkpoint(self.last).read_bytes())
+                checkpoints.add(newest_state(self.last))
             self.assertEqual(len(checkpoints), 1)
         self.train(3, "--logical-replicas", 4, "--epochs", 1, batch=15)
         self.train(1, "--logical-replicas", 4, "--epochs", 2, "--resume", batch=15)
         self.variant("--logical-replicas", 4, epochs=2, batch=15)
-        self.assertEqual(newest_checkpoint(self.out).read_bytes(),
-                         newest_checkpoint(self.last).read_bytes())
+        self.assertEqual(newest_state(self.out),
+                         newest_state(self.last))
 
     def test_accumulated_batches_make_the_step_of_a_large_one(self):
         sgd = "--optimizer", "sgd"
@@ -74,7 +74,7 @@ class Variants(Example):
         sgd = "--optimizer", "sgd"
         self.assert_close(self.variant(*sgd, "--batch-norm", "synchronised"),
                           self.variant(*sgd, "--batch-norm", "local", ranks=1, batch=40))
-        self.assertIn(b"running_mean", newest_checkpoint(self.last).read_bytes())
+        self.assertIn(b"running_mean", newest_state(self.last))
 
     def test_running_statistics_are_averaged_or_those_of_rank_0(self):
         average, broadcast, local = (self.variant("--batch-norm", policy)

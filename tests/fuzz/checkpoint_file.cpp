@@ -1,85 +1,26 @@
 // libFuzzer's target for the reader of checkpoints. What the reader accepts is a state that can be
 // written and read again, to the bit; what it does not is a CheckpointError, and nothing else.
-#include <sys/mman.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <string>
 
 #include "checkpoint/file.hpp"
+#include "fuzz/fuzz.hpp"
 #include "lockstep/core/error.hpp"
-
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
 namespace lockstep::checkpoint {
 namespace {
-
-// How far inputs have come, which is printed at the end.
-struct Counts {
-  long accepted = 0, refused_header = 0, refused_before = 0;
-  ~Counts() {
-    std::printf("%ld accepted, %ld refused behind the checksum of the header, %ld before\n",
-                accepted, refused_header, refused_before);
-  }
-};
-
-// A file in memory, with a path for the reader.
-class MemoryFile : public FileSystem {
- public:
-  explicit MemoryFile(const void* bytes = nullptr, std::size_t size = 0)
-      : descriptor_(memfd_create("checkpoint", 0)) {
-    if (descriptor_ < 0) std::abort();
-    write(bytes, size);
-  }
-  ~MemoryFile() override { ::close(descriptor_); }
-
-  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
-  const std::string& bytes() const { return bytes_; }
-
-  std::unique_ptr<OutputFile> create(const std::filesystem::path&) override {
-    return std::make_unique<Output>(*this);
-  }
-  void rename(const std::filesystem::path&, const std::filesystem::path&) override {}
-  void sync_folder(const std::filesystem::path&) override {}
-  void remove(const std::filesystem::path&) noexcept override {}
-
- private:
-  struct Output : OutputFile {
-    explicit Output(MemoryFile& owner) : file(&owner) {}
-    void write(const void* bytes, std::size_t size) override { file->write(bytes, size); }
-    void sync() override {}
-    MemoryFile* file;
-  };
-
-  void write(const void* bytes, std::size_t size) {
-    if (size == 0) return;
-    bytes_.append(static_cast<const char*>(bytes), size);
-    if (::write(descriptor_, bytes, size) != static_cast<ssize_t>(size)) std::abort();
-  }
-
-  int descriptor_;
-  std::string bytes_;
-};
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "not so: %s\n", what);
-  std::abort();
-}
 
 StateDict tree(const FileContents& contents) {
   return unflatten(contents.header.records, contents.tensors);
 }
 
 void read(const std::uint8_t* data, std::size_t size) {
-  static Counts counts;
+  static Counts counts("the checksum of the header");
   const MemoryFile input(data, size);
   FileContents contents;
   try {
@@ -90,7 +31,7 @@ void read(const std::uint8_t* data, std::size_t size) {
         std::initializer_list<const char*>{"header cannot be used", "its header describes",
                                            "the checksum of '", "the padding"},
         [&](const char* part) { return message.find(part) != message.npos; });
-    ++(behind ? counts.refused_header : counts.refused_before);
+    ++(behind ? counts.behind : counts.before);
     return;
   }
   ++counts.accepted;
@@ -152,12 +93,6 @@ std::string put_together(const std::string& text, const std::string& data) {
   Trailer trailer{.file_bytes = file.size() + sizeof trailer, .magic = {}};
   std::memcpy(trailer.magic, end_magic, sizeof end_magic);
   return file.append(reinterpret_cast<const char*>(&trailer), sizeof trailer);
-}
-
-void mutate(std::string& bytes, std::size_t max_size) {
-  const std::size_t size = bytes.size();
-  bytes.resize(std::max(size, max_size));
-  bytes.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(bytes.data()), size, bytes.size()));
 }
 
 // Changes the header or the data, and makes a file of them again.

@@ -29,7 +29,7 @@ class Fuzz(unittest.TestCase):
         counts = re.search(r"(\d+) accepted, (\d+) refused behind .*, (\d+) before", job.stdout)
         accepted, behind, before = map(int, counts.groups())
         self.assertGreaterEqual(accepted + behind + before, RUNS)
-        # The checksums keep out no more than a part.
+        # What is checked first keeps out no more than a part.
         self.assertGreater(accepted, RUNS / 50)
         self.assertGreater(behind, RUNS / 5)
         self.assertGreater(before, RUNS / 20)

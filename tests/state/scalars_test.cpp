@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include "lockstep/core/error.hpp"
 #include "testing/mpi_test.hpp"
@@ -35,10 +36,29 @@ TEST_F(Numbers, come_back_to_the_bit) {
   EXPECT_TRUE(bit_equal(scalars.state_dict(), saved));
 }
 
+TEST(Scalars, may_be_truth_values_and_texts) {
+  bool done = true;
+  std::string note = "two\nlines";
+  Scalars scalars({{"done", &done}, {"note", &note}});
+  const StateDict saved = scalars.state_dict();
+  EXPECT_TRUE(bit_equal(saved, StateDict({{"done", true}, {"note", "two\nlines"}})));
+  done = false, note.clear();
+  scalars.restore(saved);
+  EXPECT_TRUE(done);
+  EXPECT_EQ(note, "two\nlines");
+  EXPECT_TRUE(throws<StateError>(
+      [&] {
+        scalars.restore({{"done", 1}, {"note", "n"}});
+      },
+      "'done'", "a bool", "an integer"));
+}
+
 TEST_F(Numbers, stay_as_they_were_when_one_does_not_fit) {
   const StateDict missing{{"epoch", 9}};
   const StateDict wrong_double{{"epoch", 9}, {"best", 1}}, wrong_int{{"epoch", 9.0}, {"best", 1.0}};
-  EXPECT_TRUE(throws<NameError>([&] { scalars.restore(missing); }, "'best'"));
+  const StateDict more{{"epoch", 9}, {"best", 1.0}, {"worst", 1.0}};
+  EXPECT_TRUE(throws<StateError>([&] { scalars.restore(missing); }, "missing: best"));
+  EXPECT_TRUE(throws<StateError>([&] { scalars.restore(more); }, "unexpected: worst"));
   EXPECT_TRUE(throws<StateError>([&] { scalars.restore(wrong_double); }, "'best'", "a double",
                                  "an integer"));
   EXPECT_TRUE(

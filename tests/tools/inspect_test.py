@@ -90,7 +90,7 @@ class Inspect(Case):
             return {"amsgrad": False, "beta1": 0.9, "lr": 0.001, **changed}
         self.assertEqual(self.document("inspect", self.path), {
             "schema": "lockstep.inspect", "version": 1, "file": str(self.path), "format_version": 1,
-            "file_bytes": self.path.stat().st_size, "tensors": 6, "numbers": 14, "tensor_bytes": 72,
+            "file_bytes": self.path.stat().st_size, "tensors": 6, "numbers": 14, "tensor_bytes": 72, "metadata": [],
             "items": [
                 {"name": "model", "tensors": 4, "numbers": 9, "tensor_bytes": 40, "param_groups": [], "entries": [
                     tensor("model:0.bias", "f32", [2], 8), tensor("model:0.weight", "f32", [2, 3], 24),
@@ -210,7 +210,14 @@ class Inspect(Case):
         self.assertEqual(parameters, sorted(shapes))
         self.assertEqual(items["optimizer"]["param_groups"][0]["hyper_parameters"]["lr"], 0.0005)
         self.assertEqual(items["optimizer"]["tensors"], 2 * len(parameters))
-        self.check_for_people(self.output("inspect", path, "--values"))
+        metadata = {entry["path"][1]: entry["value"] for entry in document["metadata"]}
+        self.assertEqual(metadata.pop("ranks"), 2)
+        self.assertRegex(metadata.pop("time"), r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
+        self.assertRegex(metadata.pop("lockstep"), r"\A\d+\.\d+\.\d+\Z")
+        self.assertEqual(metadata.keys(), {"metric", "step"})
+        text = self.output("inspect", path, "--values")
+        self.check_for_people(text)
+        self.assertRegex(text, r"\n\nmetadata\n(  .*\n)*  ranks +integer +2\n")
 
 
 report.main()

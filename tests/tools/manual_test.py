@@ -13,7 +13,7 @@ import report
 from command import Case
 
 PAGE = ROOT / "src" / "tools" / "lockstep.1"
-COMMANDS = ["report", "inspect", "verify", "diff"]
+COMMANDS = ["report", "inspect", "verify", "diff", "convert"]
 
 
 class Manual(Case):

@@ -1,20 +1,18 @@
 """lockstep verify as its users see it: good files, files with every kind of damage, and long work."""
 
-import fcntl
 import os
 import pathlib
-import pty
 import re
 import struct
 import subprocess
 import sys
-import termios
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "testing"), str(ROOT / "tests" / "tools")]
 import report
 from checkpoint_file import Tensor, checksum
 from command import GOLDEN, TOOL, Case, training_state
+from terminal import on_a_terminal
 
 LONG = 65 << 20
 
@@ -100,38 +98,22 @@ class Verify(Case):
         # Root may read all files, unless it gives up that right.
         before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
         job = self.tool("verify", secret, status=1, before=before)
-        self.assertRegex(job.stderr, r"\Aerror: .*secret.* cannot be opened for reading\n\Z")
+        self.assertRegex(job.stderr, r"\Aerror: .*secret.* cannot be opened for reading: Permission denied\n\Z")
 
     def test_refuses_arguments_that_it_does_not_know(self):
         for arguments in [], [GOLDEN, "--turbo"]:
             self.assertIn("(try --help)", self.error("verify", *arguments, status=2))
 
-    def on_a_terminal(self, *arguments):
-        """What a terminal of 60 columns gets from stderr, and the standard output."""
-        terminal, program = pty.openpty()
-        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
-        job = self.tool("verify", *arguments, stdout=subprocess.PIPE, stderr=program, capture_output=False,
-                        env={**os.environ, "TERM": "xterm"})
-        os.close(program)
-        shown = b""
-        try:
-            while part := os.read(terminal, 65536):
-                shown += part
-        except OSError:  # the end, on Linux
-            pass
-        os.close(terminal)
-        return shown.decode(), job.stdout
-
     def test_shows_the_progress_of_long_work_on_a_terminal(self):
         path = self.write("long.lockstep", {"model": Tensor("u8", [LONG], bytes(LONG))})
-        shown, output = self.on_a_terminal(path, GOLDEN)
+        shown, output = on_a_terminal(self, "verify", path, GOLDEN)
         self.assertRegex(output, r"\Aok .*long.lockstep  1 tensor, \d+ bytes\nok .*\n\Z")
         drawn = re.split(r"\r", shown.replace("\r\n", "\n").replace("\x1b[K", ""))
         self.assertRegex(drawn[1], r"\Along.lockstep +\d% \[>? +\]")
         self.assertRegex(drawn[-1], r"\Along.lockstep: +65 MiB in .*\n\Z")
         for line in drawn:
             self.assertLess(len(line), 61)
-        self.assertEqual(self.on_a_terminal(GOLDEN)[0], "")
+        self.assertEqual(on_a_terminal(self, "verify", GOLDEN)[0], "")
         self.assertEqual(self.tool("verify", path).stderr, "")
 
     def test_takes_little_memory(self):

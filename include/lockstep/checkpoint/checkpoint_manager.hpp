@@ -6,8 +6,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "lockstep/checkpoint/background_saver.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 
 namespace lockstep {
@@ -30,6 +32,12 @@ struct CheckpointManagerOptions {
   std::vector<int> signals = {};
   /// Steps from one agreement of all ranks on time and signals to the next.
   std::int64_t poll_every = 1;
+  /// Whether step() returns while its file is still being written, as BackgroundSaver does it, unless a
+  /// signal has come. What is to be deleted goes with the next save, or wait().
+  bool background = false;
+  /// What step() does then where a save is due and the one before goes on: refuse means that a later step
+  /// saves.
+  checkpoint::WhenBusy when_busy = checkpoint::WhenBusy::wait;
   /// Whether the folder is locked against other jobs; false for file systems without locks.
   bool lock = true;
   std::function<std::chrono::steady_clock::time_point()> clock = std::chrono::steady_clock::now;
@@ -46,10 +54,10 @@ struct CheckpointManagerOptions {
 ///       manager.step(++step);
 ///     }
 ///
-/// Once a save has returned on any rank, its state survives the end of all processes, and of power
+/// Once a save, other than in the background, has returned on any rank, its state survives the end of all processes, and of power
 /// where the disk honours fsync; until then load_latest() gives the one before. The checkpoint of
-/// step 1200 is the file step-000001200.lockstep, as checkpoint::save() writes it, with one more
-/// item, "checkpoint_manager", of its step and metric. docs/checkpoints.md is the manual.
+/// step 1200 is the file step-000001200.lockstep, as checkpoint::save() writes it, with "step" and, if
+/// there is one, "metric" in its metadata. docs/checkpoints.md is the manual.
 ///
 /// Steps of a folder only go on. So what is in it is loaded by load_latest() before more is saved;
 /// a run that goes back takes another folder.
@@ -66,7 +74,7 @@ class CheckpointManager {
   CheckpointManager(const std::filesystem::path& folder, const Communicator& communicator,
                     std::vector<checkpoint::Item> items,
                     const CheckpointManagerOptions& options = {});
-  /// Lets go of folder and signals; not collective.
+  /// Lets go of folder and signals when the last file is written; not collective.
   ~CheckpointManager();
   CheckpointManager(const CheckpointManager&) = delete;
   CheckpointManager& operator=(const CheckpointManager&) = delete;
@@ -93,6 +101,10 @@ class CheckpointManager {
   /// ranks have drifted apart, or the folder has a later checkpoint or one that was not loaded.
   void save(std::int64_t step, std::optional<double> metric = std::nullopt);
 
+  /// Returns when all that was saved is on disk, and deletes what is not to be kept. Throws what went wrong
+  /// in the background.
+  void wait();
+
   /// Whether a signal has come to any rank, and step() has saved for it: alike on all ranks after
   /// the same step. Not collective.
   bool stop_requested() const noexcept { return stop_signal_ != 0; }
@@ -104,13 +116,12 @@ class CheckpointManager {
   std::filesystem::path path(std::int64_t step) const;
 
  private:
-  class Record;
-
   void check_options() const;
   void check_goes_on(std::int64_t step) const;
   std::int64_t agree_on_need();
   std::optional<std::int64_t> load_first_sound(const std::vector<std::int64_t>& steps);
-  std::vector<checkpoint::Item> items_with(Record& record) const;
+  std::optional<double> load(std::int64_t step);
+  bool save(std::int64_t step, std::optional<double> metric, bool background);
   void went_on_to(std::int64_t step);
 
   std::filesystem::path folder_path_;
@@ -118,6 +129,9 @@ class CheckpointManager {
   std::vector<checkpoint::Item> items_;
   CheckpointManagerOptions options_;
   std::unique_ptr<checkpoint::CheckpointFolder> folder_;  // on rank 0
+  checkpoint::BackgroundSaver saver_;
+  // Handed to the saver, and not known to be on disk: step and metric.
+  std::optional<std::pair<std::int64_t, std::optional<double>>> pending_;
   std::unique_ptr<checkpoint::StopSignals> signals_;
   std::int64_t newest_ = -1;  // in the folder
   std::int64_t saved_ = -1;   // saved or loaded last

@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 // Files in the safetensors format, to exchange tensors with other programs.
 // docs/checkpoint_format.md says which tensors and names go into them. None of it is collective.
@@ -32,7 +32,8 @@ void write_safetensors(const std::filesystem::path& path, const StateDict& state
                        const std::map<std::string, std::string>& metadata = {});
 
 /// Writes the state of a model under its own names, which other programs know, and that of its
-/// optimizer, if there is one, as `state.<parameter>.<slot>` and `param_groups.<group>.<field>`.
+/// optimizer, if there is one, as `state.<parameter>.<slot>` and `param_groups.<group>.<field>`. Where
+/// the model has more than tensors, the metadata `lockstep` tells what, for `lockstep convert`.
 /// StateError for an optimizer that has more state than that, as LBFGS; NameError for a model with
 /// such names of its own; else as write_safetensors().
 void export_safetensors(const std::filesystem::path& path, const Stateful& model,

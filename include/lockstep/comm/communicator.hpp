@@ -94,11 +94,17 @@ class Communicator {
   /// on any rank, every rank throws the exception of the lowest such rank, marked collective(),
   /// whose message ends with "(rank R)" unless that error was collective already. `work` itself
   /// must not call collectives that other ranks do not also reach.
-  void agree(const std::function<void()>& work) const;
+  template <class Work>
+  void agree(Work&& work) const {
+    agree_on(std::ref(work));  // which, unlike a copy of the work, needs no memory
+  }
 
  private:
   friend class comm::Calls;
   struct Duplicate;
+
+  void agree_on(const std::function<void()>& work) const;
+
   std::shared_ptr<Duplicate> duplicate_;
 };
 

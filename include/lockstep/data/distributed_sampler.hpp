@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep::data {
 

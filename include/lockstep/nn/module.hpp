@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lockstep/autograd/parameter.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 #include "lockstep/tensor/random.hpp"
 
 namespace lockstep::nn {

@@ -3,8 +3,6 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,7 +13,7 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/optim/clipping.hpp"
 #include "lockstep/optim/param_group.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 
@@ -35,47 +33,6 @@ struct StepReport {
   std::optional<double> gradient_norm = std::nullopt;
   /// Parameters whose gradients are not finite, for which the step was skipped unless they are ignored.
   std::vector<std::string> non_finite = {};
-};
-
-/// Other names for parameters of a state dict: a map from the name there to the name here, where
-/// names that it lacks stay, or a function.
-class Renaming {
- public:
-  Renaming() = default;
-  Renaming(std::map<std::string, std::string> names);  // NOLINT: made from all
-  Renaming(std::initializer_list<std::pair<const std::string, std::string>> names)
-      : Renaming(std::map<std::string, std::string>(names)) {}
-  template <class F>
-  requires(!std::same_as<F, Renaming> && std::is_invocable_r_v<std::string, F&, const std::string&>)
-      Renaming(F rename)
-      : rename_(std::move(rename)) {}  // NOLINT
-
-  std::string operator()(const std::string& name) const { return rename_ ? rename_(name) : name; }
-
- private:
-  std::function<std::string(const std::string&)> rename_;
-};
-
-struct LoadOptions {
-  /// StateError, which lists them, where names are missing or unexpected.
-  bool strict = false;
-  /// Loads only parameters whose name here starts with it.
-  std::string prefix = {};
-  /// Applied to the names in the source first.
-  Renaming rename = {};
-  /// Converts numbers of another floating-point dtype, which are a DTypeError otherwise. StateError
-  /// for one outside the range of the parameter's.
-  bool convert_dtype = false;
-};
-
-/// What became of the names. Each of the optimizer's parameters is in one of the first three lists.
-struct LoadReport {
-  std::vector<std::string> loaded = {};  ///< took over the source's state
-  std::vector<std::string> kept = {};    ///< left out by the prefix, or without state in the source
-  std::vector<std::string> missing = {};     ///< unknown to the source; keep what they have
-  std::vector<std::string> unexpected = {};  ///< only in the source
-  /// Param groups whose set of parameters is no group of the source: keep their hyper-parameters.
-  std::vector<std::string> kept_groups = {};
 };
 
 /// The face of all optimizers whose state is keyed by parameter name. None of it is collective,
@@ -134,13 +91,10 @@ class KeyedOptimizer : public Stateful {
   /// Whether the parameter is in a group.
   virtual bool contains(const Parameter& parameter) const = 0;
 
-  /// Takes over the state of the parameters that both know, by name; throws an Error of the kind
-  /// that fits (mostly StateError, ShapeError or DTypeError) and changes nothing where it does not
-  /// fit.
-  virtual LoadReport load_state_dict(const StateDict& source, const LoadOptions& options) = 0;
-  LoadReport load_state_dict(const StateDict& source) { return load_state_dict(source, {}); }
-  /// What load_state_dict would report or throw; changes nothing.
-  virtual LoadReport check_load(const StateDict& source, const LoadOptions& options) const = 0;
+  /// Takes over the state of the parameters that both know, by name.
+  LoadReport load_state_dict(const StateDict& source, const LoadOptions& options) override = 0;
+  using Stateful::load_state_dict;
+  LoadReport check_load(const StateDict& source, const LoadOptions& options) const override = 0;
   /// Makes the state that load_state_dict needs, without a step: zero gradients and initial slots
   /// for every parameter that requires a gradient. Values, step counts, and gradients and slots that
   /// exist stay as they are.

@@ -4,7 +4,7 @@
 
 #include "lockstep/autograd/variable.hpp"
 #include "lockstep/optim/keyed_optimizer.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep::optim {
 

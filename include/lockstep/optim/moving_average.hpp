@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lockstep/autograd/parameter.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 

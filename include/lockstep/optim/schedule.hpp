@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep::optim {
 

@@ -8,7 +8,7 @@
 
 #include "lockstep/optim/keyed_optimizer.hpp"
 #include "lockstep/optim/schedule.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 

@@ -8,7 +8,7 @@
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/comm/wire.hpp"
 #include "lockstep/parallel/compression.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 

@@ -8,7 +8,7 @@
 #include "lockstep/comm/shared_buffer.hpp"
 #include "lockstep/nn/module.hpp"
 #include "lockstep/optim/keyed_optimizer.hpp"
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 

@@ -6,26 +6,26 @@
 #include <variant>
 #include <vector>
 
-#include "lockstep/state/state_dict.hpp"
+#include "lockstep/state/stateful.hpp"
 
 namespace lockstep {
 
-/// Numbers of the caller's, by name, as something that can be saved: Scalars progress{{"epoch",
-/// &epoch}}. The numbers must outlive it.
+/// Scalars of the caller's, by name, as something that can be saved: Scalars progress({{"epoch",
+/// &epoch}}). They must outlive it.
 class Scalars : public Stateful {
  public:
-  using Number = std::variant<std::int64_t*, double*>;
+  using Scalar = std::variant<std::int64_t*, double*, bool*, std::string*>;
 
-  explicit Scalars(std::vector<std::pair<std::string, Number>> numbers)
-      : numbers_(std::move(numbers)) {}
+  explicit Scalars(std::vector<std::pair<std::string, Scalar>> scalars)
+      : scalars_(std::move(scalars)) {}
 
   StateDict state_dict() const override;
-  /// StateError or NameError where a number is missing from the source, or has another type.
+  /// StateError where the source has other names, or a scalar of another type.
   void check_restore(const StateDict& source) const override;
   void restore(const StateDict& source) override;
 
  private:
-  std::vector<std::pair<std::string, Number>> numbers_;
+  std::vector<std::pair<std::string, Scalar>> scalars_;
 };
 
 }  // namespace lockstep

@@ -109,19 +109,4 @@ class StateValue {
 bool bit_equal(const StateValue& a, const StateValue& b);
 bool bit_equal(const StateDict& a, const StateDict& b);
 
-/// Something whose state can be saved by name and restored.
-class Stateful {
- public:
-  virtual ~Stateful() = default;
-
-  /// The state by name. Tensors share the object's memory: clone() the dict to keep it.
-  virtual StateDict state_dict() const = 0;
-
-  /// Throws what restore(source) would, and changes nothing.
-  virtual void check_restore(const StateDict& source) const = 0;
-
-  /// Makes the object's state exactly that of `source`, or throws and changes nothing.
-  virtual void restore(const StateDict& source) = 0;
-};
-
 }  // namespace lockstep

@@ -1,4 +1,4 @@
-#include "optim/loading.hpp"
+#include "state/loading.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -7,17 +7,26 @@
 
 #include "lockstep/core/error.hpp"
 
-namespace lockstep::optim {
+namespace lockstep {
 
 void check_strict(const LoadReport& report) {
   if (report.missing.empty() && report.unexpected.empty()) return;
   const auto list = [](const std::vector<std::string>& names) {
     return names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", "));
   };
-  throw StateError(
-      fmt::format("the state dict does not have the parameters of this optimizer: "
-                  "missing: {}; unexpected: {}",
-                  list(report.missing), list(report.unexpected)));
+  throw StateError(fmt::format("the state dict has other names: missing: {}; unexpected: {}",
+                               list(report.missing), list(report.unexpected)));
+}
+
+void check_names(const StateDict& own, const StateDict& source) {
+  LoadReport report;
+  for (const auto& [name, value] : own) {
+    if (!source.contains(name)) report.missing.push_back(name);
+  }
+  for (const auto& [name, value] : source) {
+    if (!own.contains(name)) report.unexpected.push_back(name);
+  }
+  check_strict(report);
 }
 
 Tensor converted(const Tensor& numbers, DType dtype, const std::string& what) {
@@ -33,4 +42,4 @@ Tensor converted(const Tensor& numbers, DType dtype, const std::string& what) {
   return result;
 }
 
-}  // namespace lockstep::optim
+}  // namespace lockstep

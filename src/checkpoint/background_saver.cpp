@@ -1,0 +1,112 @@
+#include "lockstep/checkpoint/background_saver.hpp"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "checkpoint/collect.hpp"
+#include "checkpoint/file.hpp"
+#include "lockstep/core/error.hpp"
+#include "lockstep/core/log.hpp"
+#include "state/checksum.hpp"
+#include "state/state_hashes.hpp"
+
+namespace lockstep::checkpoint {
+namespace {
+
+// Bytes that stay in the cache between their checksum and their copy.
+constexpr std::size_t piece_bytes = std::size_t{1} << 18;
+
+// Threads that begin in its life handle no signals, which are those of the host program.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+BackgroundSaver::~BackgroundSaver() {
+  if (!written_.valid()) return;
+  try {
+    written_.get();
+  } catch (const std::exception& error) {
+    log(LogLevel::warning, fmt::format("a save in the background has failed: {}", error.what()));
+  }
+}
+
+bool BackgroundSaver::save_async(const std::filesystem::path& path, const std::vector<Item>& items,
+                                 const SaveOptions& options) {
+  if (when_busy_ == WhenBusy::refuse && is_busy()) return false;
+  wait();
+  next_ = 0;
+  const auto take = [this](Tensor& tensor) {
+    return communicator_.rank() == 0 ? copy(tensor) : checksum(tensor);
+  };
+  collect(path, communicator_, items, options, take,
+          [&](const Header& header, GatheredTensors& gathered) {
+            std::vector<Tensor> tensors;
+            for (std::size_t i = 0; i < gathered.size(); ++i) tensors.push_back(gathered.whole(i));
+            const BlockedSignals blocked;
+            written_ = std::async(std::launch::async, [path, header, tensors = std::move(tensors)] {
+              write_state(
+                  path, header,
+                  [&tensors](std::size_t i, const auto& put) { put(bytes_of(tensors[i])); },
+                  *posix_file_system());
+            });
+          });
+  copies_.resize(next_);
+  return true;
+}
+
+void BackgroundSaver::wait() {
+  communicator_.agree([this] {
+    if (written_.valid()) std::exchange(written_, {}).get();
+  });
+}
+
+bool BackgroundSaver::is_busy() const {
+  std::int64_t busy = 0;
+  if (written_.valid()) {
+    busy = written_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+  }
+  communicator_.broadcast(std::span(&busy, 1));
+  return busy != 0;
+}
+
+// Puts a copy in the place of a tensor, and returns its checksum.
+std::uint64_t BackgroundSaver::copy(Tensor& tensor) {
+  if (next_ == copies_.size()) copies_.emplace_back();
+  Tensor& copy = copies_[next_++];
+  if (!copy.defined() || copy.shape() != tensor.shape() || copy.dtype() != tensor.dtype()) {
+    copy = Tensor();  // so that there are never two
+    copy = Tensor::empty(tensor.shape(), tensor.dtype());
+  }
+  const Bytes from = bytes_of(tensor);
+  auto* to = static_cast<std::byte*>(copy.raw());
+  Checksum checksum;
+  for (std::size_t begin = 0; begin < from.size(); begin += piece_bytes) {
+    const Bytes piece = from.subspan(begin, std::min(piece_bytes, from.size() - begin));
+    checksum.add(piece);
+    std::memcpy(to + begin, piece.data(), piece.size());
+  }
+  tensor = copy;
+  return checksum.take();
+}
+
+}  // namespace lockstep::checkpoint

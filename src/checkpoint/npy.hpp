@@ -1,0 +1,11 @@
+#pragma once
+
+#include "checkpoint/file_system.hpp"
+#include "lockstep/checkpoint/npy.hpp"
+
+namespace lockstep::checkpoint {
+
+/// write_npy() in another file system.
+void write_npy(const std::filesystem::path& path, const Tensor& tensor, FileSystem& files);
+
+}  // namespace lockstep::checkpoint
