@@ -26,24 +26,27 @@ class BenchError(Exception):
 
 
 class Benchmark:
-    """A folder with a bench.toml."""
+    """A folder with a bench.toml. Its programs write files to a scratch folder, and less where it is quick."""
 
-    def __init__(self, root, folder):
+    def __init__(self, root, folder, quick=False):
         self.name = folder.name
         description = tomllib.loads((folder / "bench.toml").read_text())
         self.rows = description["rows"]
-        places = {"root": root, "build": root / BUILD, "folder": folder, "python": sys.executable}
+        build = root / BUILD
+        places = {"root": root, "build": build, "folder": folder, "python": sys.executable,
+                  "scratch": os.environ.get("LOCKSTEP_BENCH_FOLDER") or build,
+                  "extent": "quick" if quick else "full"}
         self.commands = {program: [word.format_map(places) for word in command]
                          for program, command in description["programs"].items()}
 
 
-def find(root, names=()):
+def find(root, names=(), quick=False):
     """The benchmarks of those names in the project, or all that are there."""
     known = {path.parent.name: path.parent for path in sorted(root.glob("bench/*/bench.toml"))}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise BenchError(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [Benchmark(root, known[name]) for name in dict.fromkeys(names or known)]
+    return [Benchmark(root, known[name], quick) for name in dict.fromkeys(names or known)]
 
 
 class Program:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests" / "testing")]
@@ -144,6 +145,17 @@ class Driver(unittest.TestCase):
         with self.assertRaisesRegex(driver.BenchError, "three.*: one, two"):
             driver.find(self.root, ["one", "three"])
         self.assertEqual([found.name for found in driver.find(self.root, ["two", "two"])], ["two"])
+
+    def test_programs_are_told_where_to_write_files_and_whether_less_will_do(self):
+        self.add("files", [], ours={})
+        description = self.root / "bench" / "files" / "bench.toml"
+        description.write_text("rows = []\n[programs]\nours = ['{scratch}', '{extent}']\n")
+        with unittest.mock.patch.dict("os.environ", {"LOCKSTEP_BENCH_FOLDER": ""}):
+            benchmark, = driver.find(self.root)
+            self.assertEqual(benchmark.commands["ours"], [str(self.root / driver.BUILD), "full"])
+        with unittest.mock.patch.dict("os.environ", {"LOCKSTEP_BENCH_FOLDER": "/disk"}):
+            benchmark, = driver.find(self.root, quick=True)
+            self.assertEqual(benchmark.commands["ours"], ["/disk", "quick"])
 
     def test_the_table_aligns_its_columns(self):
         rows = [dict(zip(driver.KEYS, ["step", "a", "ms", 1234.5, 0.0123456, "torch", 2.0, 5])),

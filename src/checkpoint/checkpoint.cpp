@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/broadcast_data.hpp"
 #include "checkpoint/collect.hpp"
 #include "checkpoint/file.hpp"
 #include "checkpoint/format.hpp"
@@ -22,7 +23,7 @@
 namespace lockstep::checkpoint {
 namespace {
 
-// Bytes of a file that all ranks get at a time.
+// Bytes of a file that are verified at a time.
 constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
 }  // namespace
@@ -46,33 +47,17 @@ LoadReport load(const std::filesystem::path& path, const Communicator& communica
   communicator.agree([&] {
     if (communicator.rank() != 0) return;
     file = std::make_unique<FileReader>(path);
-    text = encode(file->header());
+    text = file->header_text();
   });
   communicator.broadcast(text);
+  Header received;
   Scattered state;
-  std::vector<std::byte> chunk;
   communicator.agree([&] {
-    state = scattered(decode(text), items, options.mode, communicator, path);
-    chunk.resize(std::min<std::uint64_t>(chunk_bytes, state.data_bytes));
+    const Header& header = file != nullptr ? file->header() : (received = parse(text));
+    state = scattered(header, items, options.mode, communicator, path);
   });
-  // All ranks go through the whole file, whether or not it turns out to be damaged.
-  std::exception_ptr failure;
-  for (std::uint64_t begin = 0; begin < state.data_bytes; begin += chunk.size()) {
-    chunk.resize(std::min<std::uint64_t>(chunk.size(), state.data_bytes - begin));
-    if (file != nullptr && failure == nullptr) {
-      try {
-        file->read(chunk);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-    }
-    communicator.broadcast_bytes(chunk.data(), chunk.size());
-    state.take(begin, chunk);
-  }
-  communicator.agree([&] {
-    if (failure != nullptr) std::rethrow_exception(failure);
-    check_load(state, items, options, path);
-  });
+  broadcast_data(communicator, path, file.get(), state);
+  communicator.agree([&] { check_load(state, items, options, path); });
   try {
     communicator.agree([&] { load_items(state, items, options); });
   } catch (const Error& error) {

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <string>
 
-#include "checkpoint/input_file.hpp"
 #include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -20,12 +19,41 @@ static_assert(std::endian::native == std::endian::little,
 
 namespace {
 
-void write_padding(OutputFile& file, std::uint64_t from, std::uint64_t to) {
-  constexpr char zeros[alignment] = {};
-  file.write(zeros, to - from);
-}
+// Writes what is short in one piece with what comes before and after.
+class Writer {
+ public:
+  explicit Writer(OutputFile& file) : file_(file) {}
 
-void write_all(OutputFile& file, const Header& header, const ReadTensor& read) {
+  void write(const void* bytes, std::size_t size) {
+    if (size >= most_bytes) {
+      flush();
+      file_.write(bytes, size);
+    } else {
+      pending_.append(static_cast<const char*>(bytes), size);
+      if (pending_.size() >= most_bytes) flush();
+    }
+    position_ += size;
+  }
+  void pad_to(std::uint64_t position) {
+    constexpr char zeros[alignment] = {};
+    write(zeros, position - position_);
+  }
+  void flush() {
+    if (!pending_.empty()) file_.write(pending_.data(), pending_.size());
+    pending_.clear();
+  }
+
+  std::uint64_t position() const noexcept { return position_; }
+
+ private:
+  static constexpr std::size_t most_bytes = std::size_t{64} << 10;
+
+  OutputFile& file_;
+  std::string pending_;
+  std::uint64_t position_ = 0;
+};
+
+void write_all(OutputFile& output, const Header& header, const ReadTensor& read) {
   const std::string text = encode(header);
   if (text.size() > max_header_bytes) {
     throw CheckpointError(
@@ -39,19 +67,20 @@ void write_all(OutputFile& file, const Header& header, const ReadTensor& read) {
                   .header_bytes = text.size(),
                   .header_checksum = XXH3_64bits(text.data(), text.size())};
   std::memcpy(preface.magic, magic, sizeof magic);
+  Writer file(output);
   file.write(&preface, sizeof preface);
   file.write(text.data(), text.size());
-  const std::uint64_t data = align(sizeof preface + text.size());
-  std::uint64_t position = sizeof preface + text.size();
+  file.flush();
+  const std::uint64_t data = align(file.position());
   for (std::size_t i = 0; i < header.tensors.size(); ++i) {
-    const std::uint64_t start = data + header.tensors[i].offset;
-    write_padding(file, position, start);
+    file.pad_to(data + header.tensors[i].offset);
     read(i, [&file](Bytes bytes) { file.write(bytes.data(), bytes.size()); });
-    position = start + header.tensors[i].bytes;
   }
-  Trailer trailer{.file_bytes = position + sizeof(Trailer), .magic = {}};
+  file.flush();
+  Trailer trailer{.file_bytes = file.position() + sizeof(Trailer), .magic = {}};
   std::memcpy(trailer.magic, end_magic, sizeof end_magic);
   file.write(&trailer, sizeof trailer);
+  file.flush();
 }
 
 // Bytes of which progress is told at a time.
@@ -82,6 +111,7 @@ class FileReader::File {
   }
 
   const Header& header() const noexcept { return header_; }
+  const std::string& header_text() const noexcept { return text_; }
   FileInfo info() const {
     return {.version = version_,
             .bytes = size_,
@@ -93,8 +123,37 @@ class FileReader::File {
   void read(std::span<std::byte> bytes) {
     while (!bytes.empty()) {
       const std::span<std::byte> some = bytes.first(std::min(bytes.size(), verified_bytes));
-      read_at(data_ + position_, some.data(), some.size());
+      read_data(position_, some);
       verify(some);
+      bytes = bytes.subspan(some.size());
+    }
+  }
+
+  void read_data(std::uint64_t offset, std::span<std::byte> bytes) const {
+    read_at(data_ + offset, bytes.data(), bytes.size());
+  }
+
+  InputFile::Identity identity() const noexcept { return file_.identity(); }
+  std::uint64_t data_begin() const noexcept { return data_; }
+
+  // The bytes that come next.
+  void verify(std::span<const std::byte> bytes) {
+    while (next_ < header_.tensors.size()) {
+      const TensorRecord& tensor = header_.tensors[next_];
+      const std::uint64_t begin = tensor.offset, end = tensor.offset + tensor.bytes;
+      if (position_ == end) {
+        end_tensor();
+        continue;
+      }
+      if (bytes.empty()) return;
+      const std::uint64_t stop = position_ < begin ? begin : end;
+      const auto some = bytes.first(std::min<std::uint64_t>(bytes.size(), stop - position_));
+      if (position_ < begin) {
+        check_padding(data_ + position_, some);
+      } else {
+        XXH3_64bits_update(hash_.get(), some.data(), some.size());
+      }
+      position_ += some.size();
       bytes = bytes.subspan(some.size());
     }
   }
@@ -102,7 +161,7 @@ class FileReader::File {
  private:
   [[noreturn]] void fail(const std::string& why) const { file_.fail(why); }
 
-  void read_at(std::uint64_t offset, void* bytes, std::uint64_t size) {
+  void read_at(std::uint64_t offset, void* bytes, std::uint64_t size) const {
     file_.read(offset, bytes, size);
   }
 
@@ -126,13 +185,13 @@ class FileReader::File {
       fail(fmt::format("its header claims {} bytes of a file of {}", preface.header_bytes, size_));
     }
     check_trailer();
-    std::string text(preface.header_bytes, '\0');
-    read_at(sizeof preface, text.data(), text.size());
-    if (XXH3_64bits(text.data(), text.size()) != preface.header_checksum) {
+    text_.resize(preface.header_bytes);
+    read_at(sizeof preface, text_.data(), text_.size());
+    if (XXH3_64bits(text_.data(), text_.size()) != preface.header_checksum) {
       fail("the checksum of its header is wrong");
     }
-    decode_header(text);
-    find_data(sizeof preface + text.size());
+    decode_header();
+    find_data(sizeof preface + text_.size());
   }
 
   void check_trailer() {
@@ -146,9 +205,9 @@ class FileReader::File {
     }
   }
 
-  void decode_header(const std::string& text) {
+  void decode_header() {
     try {
-      header_ = decode(text);
+      header_ = decode(text_);
     } catch (const CheckpointError& error) {
       fail(error.what());
     }
@@ -173,28 +232,6 @@ class FileReader::File {
     verify({});
   }
 
-  // The bytes that come next.
-  void verify(std::span<const std::byte> bytes) {
-    while (next_ < header_.tensors.size()) {
-      const TensorRecord& tensor = header_.tensors[next_];
-      const std::uint64_t begin = tensor.offset, end = tensor.offset + tensor.bytes;
-      if (position_ == end) {
-        end_tensor();
-        continue;
-      }
-      if (bytes.empty()) return;
-      const std::uint64_t stop = position_ < begin ? begin : end;
-      const auto some = bytes.first(std::min<std::uint64_t>(bytes.size(), stop - position_));
-      if (position_ < begin) {
-        check_padding(data_ + position_, some);
-      } else {
-        XXH3_64bits_update(hash_.get(), some.data(), some.size());
-      }
-      position_ += some.size();
-      bytes = bytes.subspan(some.size());
-    }
-  }
-
   void end_tensor() {
     if (XXH3_64bits_digest(hash_.get()) != header_.tensors[next_].checksum) {
       fail(fmt::format("the checksum of '{}' is wrong", tensor_path(header_, next_)));
@@ -214,6 +251,7 @@ class FileReader::File {
   std::unique_ptr<XXH3_state_t, FreeHash> hash_;
   std::uint64_t size_;
   std::uint32_t version_ = 0;
+  std::string text_;  // of the header
   Header header_;
   std::uint64_t data_ = 0;  // where in the file the data begin
   std::uint64_t data_bytes_ = 0;
@@ -226,11 +264,23 @@ FileReader::~FileReader() = default;
 
 const Header& FileReader::header() const noexcept { return file_->header(); }
 
+const std::string& FileReader::header_text() const noexcept { return file_->header_text(); }
+
 FileInfo FileReader::info() const { return file_->info(); }
 
 std::uint64_t FileReader::data_bytes() const noexcept { return file_->data_bytes(); }
 
 void FileReader::read(std::span<std::byte> bytes) { file_->read(bytes); }
+
+void FileReader::read_at(std::uint64_t offset, std::span<std::byte> bytes) const {
+  file_->read_data(offset, bytes);
+}
+
+void FileReader::verify(std::span<const std::byte> bytes) { file_->verify(bytes); }
+
+InputFile::Identity FileReader::identity() const noexcept { return file_->identity(); }
+
+std::uint64_t FileReader::data_begin() const noexcept { return file_->data_begin(); }
 
 void write_state(const std::filesystem::path& path, const Header& header, const ReadTensor& read,
                  FileSystem& files) {

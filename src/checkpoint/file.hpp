@@ -11,6 +11,7 @@
 
 #include "checkpoint/file_system.hpp"
 #include "checkpoint/format.hpp"
+#include "checkpoint/input_file.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 
 namespace lockstep::checkpoint {
@@ -38,12 +39,22 @@ class FileReader {
   ~FileReader();
 
   const Header& header() const noexcept;
+  /// What decode() makes the header of.
+  const std::string& header_text() const noexcept;
   FileInfo info() const;
   /// Bytes from the beginning of the data to the end of the last tensor.
   std::uint64_t data_bytes() const noexcept;
   /// The next bytes of the data, so many at the most; verifies each tensor that ends in them, and what
   /// lies between tensors.
   void read(std::span<std::byte> bytes);
+
+  /// The same in two steps: any bytes of the data, by their offset, and the next ones, in order.
+  void read_at(std::uint64_t offset, std::span<std::byte> bytes) const;
+  void verify(std::span<const std::byte> bytes);
+
+  /// For others who read the same file: which it is, and where in it the data begin.
+  InputFile::Identity identity() const noexcept;
+  std::uint64_t data_begin() const noexcept;
 
  private:
   class File;

@@ -55,12 +55,13 @@ class PosixFile : public OutputFile {
   void write(const void* bytes, std::size_t size) override {
     const char* next = static_cast<const char*>(bytes);
     while (size > 0) {
-      constexpr std::size_t most = std::size_t{1} << 30;
       const ssize_t written =
-          uninterrupted([&] { return ::write(descriptor_, next, std::min(size, most)); });
+          uninterrupted([&] { return ::write(descriptor_, next, std::min(size, step)); });
       if (written < 0) fail("write", path_);
       next += written;
       size -= static_cast<std::size_t>(written);
+      written_ += written;
+      start_writeback();
     }
   }
 
@@ -69,8 +70,21 @@ class PosixFile : public OutputFile {
   }
 
  private:
+  static constexpr std::size_t step = std::size_t{8} << 20;
+
+  // The disk works while what follows is written, and not only from sync() on. It is sync() that tells
+  // whether it could.
+  void start_writeback() noexcept {
+#if defined(__linux__)
+    if (written_ - started_ < static_cast<off_t>(step)) return;
+    ::sync_file_range(descriptor_, started_, written_ - started_, SYNC_FILE_RANGE_WRITE);
+    started_ = written_;
+#endif
+  }
+
   std::filesystem::path path_;
   Descriptor descriptor_;
+  off_t written_ = 0, started_ = 0;
 };
 
 class PosixFileSystem : public FileSystem {

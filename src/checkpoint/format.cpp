@@ -7,9 +7,12 @@
 #include <boost/archive/text_iarchive.hpp>
 #include <boost/archive/text_oarchive.hpp>
 #include <boost/serialization/string.hpp>
+#include <charconv>
 #include <locale>
 #include <new>
 #include <sstream>
+#include <string_view>
+#include <system_error>
 
 #include "lockstep/core/error.hpp"
 #include "state/state_hashes.hpp"
@@ -30,28 +33,53 @@ namespace {
 // version.
 constexpr unsigned int archive_flags = boost::archive::no_header;
 
-// Boost takes the memory for a string before it looks whether the text has that many characters.
+// Reads what a header has, numbers and strings, without the archive's stream: Boost takes the memory for a
+// string before it looks whether the text has that many characters, and a stream takes several times as
+// long for a number.
 class HeaderReader : public boost::archive::text_iarchive_impl<HeaderReader> {
   using Base = boost::archive::text_iarchive_impl<HeaderReader>;
 
  public:
-  explicit HeaderReader(std::istringstream& stream)
-      : Base(stream, archive_flags), stream_(stream) {}
+  HeaderReader(std::istringstream& unused, std::string_view text)
+      : Base(unused, archive_flags), rest_(text) {}
 
   using Base::load;
+  void load(std::uint8_t& number) { load_number(number); }
+  void load(std::uint64_t& number) { load_number(number); }
+  void load(std::int64_t& number) { load_number(number); }
   void load(std::string& text) {
     std::uint64_t size = 0;
-    Base::load(size);
-    stream_.get();
-    if (size > static_cast<std::uint64_t>(stream_.rdbuf()->in_avail())) {
+    load(size);
+    if (size >= rest_.size()) {
       throw CheckpointError(fmt::format("a string of {} bytes is cut off", size));
     }
-    text.resize(size);
-    stream_.read(text.data(), static_cast<std::streamsize>(size));
+    text = rest_.substr(1, size);
+    rest_.remove_prefix(1 + size);
+  }
+
+  bool at_end() {
+    skip_space();
+    return rest_.empty();
   }
 
  private:
-  std::istringstream& stream_;
+  template <class Number>
+  void load_number(Number& number) {
+    skip_space();
+    const char* const end = rest_.data() + rest_.size();
+    const auto [next, error] = std::from_chars(rest_.data(), end, number);
+    if (error != std::errc() || (next != end && !is_space(*next))) {
+      throw CheckpointError(fmt::format("expected a number {} bytes before its end", rest_.size()));
+    }
+    rest_.remove_prefix(static_cast<std::size_t>(next - rest_.data()));
+  }
+
+  static bool is_space(char c) { return c == ' ' || c == '\n'; }
+  void skip_space() {
+    while (!rest_.empty() && is_space(rest_.front())) rest_.remove_prefix(1);
+  }
+
+  std::string_view rest_;
 };
 
 }  // namespace
@@ -70,16 +98,11 @@ std::string encode(const Header& header) {
 }
 
 Header parse(const std::string& text) {
-  std::istringstream stream(text);
-  stream.imbue(std::locale::classic());
+  std::istringstream unused;
+  HeaderReader reader(unused, text);
   Header header;
-  try {
-    HeaderReader(stream) >> header;
-  } catch (const boost::archive::archive_exception&) {
-    if (stream.bad()) throw std::bad_alloc();
-    throw;
-  }
-  if (!(stream >> std::ws).eof()) throw CheckpointError("something follows it");
+  reader >> header;
+  if (!reader.at_end()) throw CheckpointError("something follows it");
   return header;
 }
 
@@ -156,9 +179,13 @@ Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> t
 }
 
 StateDict numbered_tree(const Header& header) {
+  const auto count = static_cast<std::int64_t>(header.tensors.size());
+  Tensor all = Tensor::empty({count}, DType::i64);
   std::vector<Tensor> numbers;
-  for (std::size_t i = 0; i < header.tensors.size(); ++i) {
-    numbers.push_back(Tensor::full({}, static_cast<double>(i), DType::i64));
+  numbers.reserve(header.tensors.size());
+  for (std::int64_t i = 0; i < count; ++i) {
+    all.data<std::int64_t>()[i] = i;
+    numbers.push_back(all.window(i, {}));
   }
   return unflatten(header.records, numbers);
 }

@@ -122,7 +122,7 @@ namespace {
 
 class Merger {
  public:
-  explicit Merger(const StateDict& alike) : merged_(alike) {}
+  explicit Merger(StateDict alike) : merged_(std::move(alike)) {}
 
   void add(int rank, const Header& own) {
     rank_ = rank;
@@ -265,8 +265,8 @@ class Merger {
 
 }  // namespace
 
-Gathered gather(const StateDict& alike, const std::vector<Header>& own) {
-  Merger merger(alike);
+Gathered gather(StateDict alike, const std::vector<Header>& own) {
+  Merger merger(std::move(alike));
   for (std::size_t rank = 0; rank < own.size(); ++rank) {
     merger.add(static_cast<int>(rank), own[rank]);
   }

@@ -51,6 +51,6 @@ struct Gathered {
 
 /// What rank 0 has, and the `own` of all ranks. StateError, which names ranks, where two of them have
 /// something else in one place, or where numbers of a tensor are nobody's.
-Gathered gather(const StateDict& alike, const std::vector<Header>& own);
+Gathered gather(StateDict alike, const std::vector<Header>& own);
 
 }  // namespace lockstep::checkpoint

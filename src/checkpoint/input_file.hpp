@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 
 namespace lockstep::checkpoint {
@@ -12,16 +11,27 @@ namespace lockstep::checkpoint {
 class InputFile {
  public:
   InputFile(std::string kind, std::filesystem::path path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
 
   std::uint64_t size() const noexcept { return size_; }
-  void read(std::uint64_t offset, void* bytes, std::uint64_t size);
+  /// What tells it from all other files of this machine.
+  struct Identity {
+    std::int64_t device = 0, number = 0;
+    friend bool operator==(const Identity&, const Identity&) = default;
+  };
+  Identity identity() const noexcept { return identity_; }
+
+  void read(std::uint64_t offset, void* bytes, std::uint64_t size) const;
   [[noreturn]] void fail(const std::string& why) const;
 
  private:
   std::string kind_;
   std::filesystem::path path_;
-  std::ifstream stream_;
+  int descriptor_ = -1;
   std::uint64_t size_ = 0;
+  Identity identity_;
 };
 
 }  // namespace lockstep::checkpoint

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "checkpoint/gather.hpp"
 #include "checkpoint/metadata.hpp"
@@ -182,7 +183,7 @@ Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMo
     try {
       const StateValue wanted(item.object->state_dict());
       placer.place(*value, &wanted);
-      of_item = value->as_dict();
+      of_item = std::move(value->as_dict());
     } catch (const Error& error) {
       throw_unfit(path, item, error.what());
     }

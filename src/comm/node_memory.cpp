@@ -7,15 +7,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <optional>
 #include <random>
 #include <string>
 #include <utility>
 
+#include "comm/check.hpp"
 #include "comm/raw.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/log.hpp"
@@ -55,16 +58,16 @@ using Outcome = std::string;
 
 Outcome failed(const char* call, int code) { return fmt::format("{}: {}", call, strerror(code)); }
 
-Outcome create(const std::string& name, std::size_t bytes, Descriptor& descriptor) {
-  descriptor = Descriptor(shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, S_IRUSR | S_IWUSR));
+Outcome create(const char* name, std::size_t bytes, Descriptor& descriptor) {
+  descriptor = Descriptor(shm_open(name, O_CREAT | O_EXCL | O_RDWR, S_IRUSR | S_IWUSR));
   if (descriptor.get() < 0) return failed("shm_open", errno);
   if (ftruncate(descriptor.get(), static_cast<off_t>(bytes)) != 0)
     return failed("ftruncate", errno);
   return {};
 }
 
-Outcome open_existing(const std::string& name, std::size_t bytes, Descriptor& descriptor) {
-  descriptor = Descriptor(shm_open(name.c_str(), O_RDWR, 0));
+Outcome open_existing(const char* name, std::size_t bytes, Descriptor& descriptor) {
+  descriptor = Descriptor(shm_open(name, O_RDWR, 0));
   if (descriptor.get() < 0) return failed("shm_open", errno);
   struct stat status {};
   if (fstat(descriptor.get(), &status) != 0) return failed("fstat", errno);
@@ -82,10 +85,15 @@ Outcome allocate(const Descriptor& descriptor, std::size_t begin, std::size_t by
   return bytes == 0 || code == 0 ? Outcome() : failed("posix_fallocate", code);
 }
 
-std::shared_ptr<void> map(const Descriptor& descriptor, std::size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor.get(), 0);
+// Of a file, or of no file for -1. Null where that fails, with errno.
+std::shared_ptr<void> map(int descriptor, std::size_t bytes) try {
+  const int kind = descriptor < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kind, descriptor, 0);
   if (memory == MAP_FAILED) return nullptr;
   return {memory, [bytes](void* pointer) { munmap(pointer, bytes); }};
+} catch (const std::bad_alloc&) {
+  errno = ENOMEM;
+  return nullptr;
 }
 
 // What the first rank that failed says, on all ranks; nothing where none did. Collective.
@@ -96,6 +104,21 @@ std::optional<std::string> first_failure(const Communicator& communicator, const
   if (culprit == none) return std::nullopt;
   return fmt::format("{} on rank {}", comm::broadcast(communicator.handle(), outcome, culprit),
                      culprit);
+}
+
+// As Communicator::agree does it, which this memory may yet be for. Collective.
+template <class Work>
+void prepare(const Communicator& communicator, const Work& work) {
+  const int none = communicator.size();
+  int culprit = none;
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    culprit = communicator.rank();
+  }
+  culprit = comm::minimum(communicator.handle(), culprit);
+  if (culprit == none) return;
+  throw_collective({ErrorKind::other, fmt::format("out of memory (rank {})", culprit)});
 }
 
 // Bytes in whole pages; an Error where a node could not have that for each rank, nor count it.
@@ -112,28 +135,31 @@ std::size_t pages_for_each(std::size_t bytes, const Communicator& communicator) 
 
 NodeMemory::NodeMemory(const Communicator& communicator, std::size_t segment_bytes,
                        std::size_t common_bytes)
-    : placement_(communicator.placement()),
-      segment_bytes_(pages_for_each(segment_bytes, communicator)),
+    : segment_bytes_(pages_for_each(segment_bytes, communicator)),
       common_bytes_(pages_for_each(std::max<std::size_t>(common_bytes, 1), communicator)) {
+  std::uint64_t token = 0;
+  prepare(communicator, [&] {
+    placement_ = communicator.placement();
+    std::random_device random;
+    token = std::uint64_t{random()} << 32 | random();
+  });
+  check_mpi(MPI_Bcast(&token, sizeof token, MPI_BYTE, 0, communicator.handle()), "MPI_Bcast");
+  std::array<char, 64> name{};
+  fmt::format_to_n(name.data(), name.size() - 1, "/lockstep-{:016x}-{}", token, placement_.node);
   const std::vector<int>& neighbours = placement_.neighbours();
   const std::size_t total = neighbours.size() * segment_bytes_ + common_bytes_;
   const bool first = placement_.node_rank == 0;
-  std::random_device random;
-  const std::uint64_t token = std::uint64_t{random()} << 32 | random();
-  const std::vector<std::uint64_t> tokens = comm::all_gather(communicator.handle(), token);
-  const std::string name =
-      fmt::format("/lockstep-{:016x}", tokens[static_cast<std::size_t>(neighbours[0])]);
 
   Descriptor descriptor;
   Outcome outcome = communicator.options().share_memory ? Outcome() : "it is switched off";
-  if (outcome.empty() && first) outcome = create(name, total, descriptor);
+  if (outcome.empty() && first) outcome = create(name.data(), total, descriptor);
   const bool created = first && descriptor.get() >= 0;
   std::optional<std::string> failure = first_failure(communicator, outcome);
   if (!failure) {
-    if (!first) outcome = open_existing(name, total, descriptor);
+    if (!first) outcome = open_existing(name.data(), total, descriptor);
     failure = first_failure(communicator, outcome);
   }
-  if (created) shm_unlink(name.c_str());
+  if (created) shm_unlink(name.data());
   if (!failure) {
     const auto place = static_cast<std::size_t>(placement_.node_rank);
     outcome = allocate(descriptor, place * segment_bytes_, segment_bytes_);
@@ -141,7 +167,7 @@ NodeMemory::NodeMemory(const Communicator& communicator, std::size_t segment_byt
       outcome = allocate(descriptor, neighbours.size() * segment_bytes_, common_bytes_);
     }
     if (outcome.empty()) {
-      memory_ = map(descriptor, total);
+      memory_ = map(descriptor.get(), total);
       if (memory_ == nullptr) outcome = failed("mmap", errno);
     }
     failure = first_failure(communicator, outcome);
@@ -154,14 +180,15 @@ NodeMemory::NodeMemory(const Communicator& communicator, std::size_t segment_byt
                                        "bytes): reductions use ordinary memory, and are slower",
                                        *failure, total));
   }
-  placement_.node = communicator.rank();
-  placement_.node_rank = 0;
-  placement_.nodes.clear();
-  for (int rank = 0; rank < communicator.size(); ++rank) placement_.nodes.push_back({rank});
+  prepare(communicator, [&] {
+    placement_.node = communicator.rank();
+    placement_.node_rank = 0;
+    placement_.nodes.clear();
+    for (int rank = 0; rank < communicator.size(); ++rank) placement_.nodes.push_back({rank});
+  });
   const std::size_t own = segment_bytes_ + common_bytes_;
-  void* memory = mmap(nullptr, own, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  outcome = memory == MAP_FAILED ? failed("mmap", errno) : Outcome();
-  if (outcome.empty()) memory_ = {memory, [own](void* pointer) { munmap(pointer, own); }};
+  memory_ = map(-1, own);
+  outcome = memory_ == nullptr ? failed("mmap", errno) : Outcome();
   if (const auto refusal = first_failure(communicator, outcome)) {
     throw_collective({ErrorKind::other, fmt::format("no memory of {} bytes: {}", own, *refusal)});
   }

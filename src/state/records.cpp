@@ -105,8 +105,7 @@ class Builder {
         for (std::uint64_t i = 0; i < record.number; ++i) {
           if (next_ == records_.size()) fail("a record is missing");
           const std::string& key = records_[next_].key;
-          if (dict.contains(key)) fail("a key comes twice");
-          dict[key] = value(depth + 1);
+          if (!dict.insert(key, value(depth + 1))) fail("a key comes twice");
         }
         return dict;
       }

@@ -20,6 +20,12 @@ StateValue& StateDict::operator[](std::string_view key) {
   return found != entries_.end() ? found->second : entries_[std::string(key)];
 }
 
+bool StateDict::insert(std::string key, StateValue value) {
+  const std::size_t before = entries_.size();
+  entries_.emplace_hint(entries_.end(), std::move(key), std::move(value));
+  return entries_.size() > before;
+}
+
 const StateValue& StateDict::at(std::string_view key) const {
   const auto found = entries_.find(key);
   if (found != entries_.end()) return found->second;

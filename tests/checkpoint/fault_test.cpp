@@ -132,7 +132,7 @@ TEST_F(Fault, any_that_comes_before_the_rename_leaves_the_file_that_was_there) {
     expect_only_the_file_is_there();
     ++faults;
   }
-  EXPECT_GE(faults, 9u);
+  EXPECT_GE(faults, 6u);
 }
 
 TEST_F(Fault, every_operation_is_reported_when_it_fails) {

@@ -203,7 +203,10 @@ TEST_F(Memory, that_a_rank_lacks_in_a_manager_loses_no_checkpoint) {
                      EXPECT_EQ(manager.load_latest(), step);
                      EXPECT_TRUE(bit_equal(training_.state(), state));
                    });
-  EXPECT_EQ(log.lines(), std::vector<std::string>());
+  // No file was taken for damaged. What was shared can be in ordinary memory.
+  for (const std::string& line : log.lines()) {
+    EXPECT_NE(line.find("no memory can be shared"), line.npos) << line;
+  }
   training_.run(1);
   undisturbed_.run(1);
   EXPECT_TRUE(bit_equal(training_.state(), undisturbed_.state()));

@@ -52,14 +52,16 @@ long fail_or_call(bool fails, long number, Arguments... arguments) {
   return -1;
 }
 
-// Of read and write.
-ssize_t transfer(const char* name, long number, int descriptor, std::intptr_t bytes, size_t size) {
+// Of pread and write.
+template <class... Offset>
+ssize_t transfer(const char* name, long number, int descriptor, std::intptr_t bytes, size_t size,
+                 Offset... offset) {
   bool fails = calls.fails(name, descriptor);
   if (fails && calls.error == 0) {
     size = (size + 1) / 2;
     fails = false;
   }
-  return fail_or_call(fails, number, descriptor, bytes, size);
+  return fail_or_call(fails, number, descriptor, bytes, size, offset...);
 }
 
 }  // namespace
@@ -78,8 +80,9 @@ int open(const char* path, int flags, ...) {
 ssize_t write(int descriptor, const void* bytes, size_t size) {
   return transfer("write ", SYS_write, descriptor, reinterpret_cast<std::intptr_t>(bytes), size);
 }
-ssize_t read(int descriptor, void* bytes, size_t size) {
-  return transfer("read ", SYS_read, descriptor, reinterpret_cast<std::intptr_t>(bytes), size);
+ssize_t pread(int descriptor, void* bytes, size_t size, off_t offset) {
+  return transfer("read ", SYS_pread64, descriptor, reinterpret_cast<std::intptr_t>(bytes), size,
+                  offset);
 }
 int fsync(int descriptor) {
   return static_cast<int>(fail_or_call(calls.fails("fsync ", descriptor), SYS_fsync, descriptor));
@@ -228,7 +231,7 @@ TEST_F(SystemCall, is_seen_here_whenever_a_save_makes_one) {
   std::vector<std::string> names = calls_of_a_save();
   const auto first_write = std::find(names.begin(), names.end(), "write /file.tmp");
   const auto writes = std::count(names.begin(), names.end(), "write /file.tmp");
-  ASSERT_GT(writes, 5);
+  ASSERT_GE(writes, 3);
   names.erase(first_write + 1, first_write + writes);
   EXPECT_EQ(names, (std::vector<std::string>{"open /file.tmp", "write /file.tmp", "fsync /file.tmp",
                                              "close /file.tmp", "rename /file", "open ", "fsync ",

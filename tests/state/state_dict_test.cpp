@@ -77,6 +77,14 @@ TEST(StateDict, is_in_the_order_of_its_keys) {
   EXPECT_EQ(keys, (std::vector<std::string>{"", "B", "a", "a.b", "b"}));
 }
 
+TEST(StateDict, inserts_only_what_is_new) {
+  StateDict state{{"b", 1}};
+  EXPECT_TRUE(state.insert("c", 2));
+  EXPECT_TRUE(state.insert("a", 3));
+  EXPECT_FALSE(state.insert("b", 4));
+  EXPECT_TRUE(bit_equal(state, StateDict{{"a", 3}, {"b", 1}, {"c", 2}}));
+}
+
 TEST(StateDict, says_which_keys_there_are_when_one_is_missing) {
   EXPECT_TRUE(throws<NameError>([] { StateDict().at("lr"); }, "'lr'", "which has none"));
   EXPECT_TRUE(throws<NameError>([] { StateDict({{"lr ", 1}}).at("lr"); }, "'lr'", "'lr '"));

@@ -85,7 +85,8 @@ struct LoadReport {
 void save(const std::filesystem::path& path, const Communicator& communicator,
           const std::vector<Item>& items, const SaveOptions& options = {});
 
-/// Reads `path` on rank 0 and restores all items on all ranks, whatever number of ranks saved it.
+/// Reads `path` on rank 0, a large file on other ranks of its node as well where they find the same
+/// one, and restores all items on all ranks, whatever number of ranks saved it.
 /// Collective. The whole file, and that it fits every item on every rank, is checked before
 /// anything changes. An object whose state has a TensorPart gets that part of the tensor. Throws on all
 /// ranks: CheckpointError where the file is missing, damaged, of a newer format, or does not fit an item,
