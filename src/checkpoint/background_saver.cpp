@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <cstring>
 #include <span>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "lockstep/core/log.hpp"
 #include "state/checksum.hpp"
 #include "state/state_hashes.hpp"
+#include "tensor/stream_copy.hpp"
 
 namespace lockstep::checkpoint {
 namespace {
@@ -98,12 +98,12 @@ std::uint64_t BackgroundSaver::copy(Tensor& tensor) {
     copy = Tensor::empty(tensor.shape(), tensor.dtype());
   }
   const Bytes from = bytes_of(tensor);
-  auto* to = static_cast<std::byte*>(copy.raw());
+  const std::span to(static_cast<std::byte*>(copy.raw()), from.size());
   Checksum checksum;
   for (std::size_t begin = 0; begin < from.size(); begin += piece_bytes) {
     const Bytes piece = from.subspan(begin, std::min(piece_bytes, from.size() - begin));
     checksum.add(piece);
-    std::memcpy(to + begin, piece.data(), piece.size());
+    stream_copy(to.subspan(begin, piece.size()), piece);
   }
   tensor = copy;
   return checksum.take();

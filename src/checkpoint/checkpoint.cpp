@@ -78,7 +78,9 @@ void write_file(const std::filesystem::path& path, const StateDict& state) {
 
 StateDict read_file(const std::filesystem::path& path) {
   const FileContents contents = read_contents(path);
-  return without_metadata(unflatten(contents.header.records, contents.tensors));
+  StateDict state = unflatten(contents.header.records, contents.tensors);
+  take_metadata(state);
+  return state;
 }
 
 FileInfo file_info(const std::filesystem::path& path) { return FileReader(path).info(); }

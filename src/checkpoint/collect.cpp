@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "checkpoint/gather.hpp"
 #include "checkpoint/metadata.hpp"
@@ -29,19 +31,28 @@ void take_tensors(StateValue& value, const TakeTensor& take,
   }
 }
 
-// Returns the checksums of the tensors.
-std::vector<std::uint64_t> check_alike(const Communicator& communicator, StateDict& alike,
-                                       const TakeTensor& take) {
-  std::vector<std::uint64_t> checksums;
-  std::vector<NamedHash> entries;
+// What all ranks have.
+struct Alike {
+  FlatState state;
+  std::vector<std::uint64_t> checksums;  // of its tensors
+};
+
+Alike check_alike(const Communicator& communicator, StateDict& state, const TakeTensor& take) {
+  Alike alike;
+  std::uint64_t hash = 0;
   communicator.agree([&] {
-    for (auto& [name, item] : alike) take_tensors(item, take, checksums);
-    entries = hash_entries(flatten(alike), checksums);
+    for (auto& [name, item] : state) take_tensors(item, take, alike.checksums);
+    alike.state = flatten(state);
+    hash = hash_state(alike.state, alike.checksums);
   });
+  if (comm::have_same(communicator, hash)) return alike;
+  std::vector<NamedHash> entries;
+  communicator.agree([&] { entries = hash_entries(alike.state, alike.checksums); });
   const std::string drift = comm::find_drift(communicator, entries);
-  if (drift.empty()) return checksums;
   throw_collective({ErrorKind::state, fmt::format("the replicas have drifted apart: {}", drift)});
 }
+
+bool is_empty(const Header& header) { return header.records.size() <= 1; }
 
 }  // namespace
 
@@ -55,14 +66,17 @@ void collect(const std::filesystem::path& path, const Communicator& communicator
              const std::vector<Item>& items, const SaveOptions& options, const TakeTensor& take,
              const std::function<void(const Header&, GatheredTensors&)>& use) try {
   Contribution own;
-  StateDict metadata;
+  std::string time;
   communicator.agree([&] {
     if (options.buffer_bytes == 0) throw OptionError("expected buffer_bytes > 0, found 0");
     own = contribution_of(items, communicator.rank());
-    own.alike[metadata_name] = options.metadata;
-    metadata = make_metadata(options.metadata, communicator.size());
+    time = time_of_save();
   });
-  const std::vector<std::uint64_t> checksums = check_alike(communicator, own.alike, take);
+  communicator.broadcast(time);
+  communicator.agree([&] {
+    own.alike[metadata_name] = make_metadata(options.metadata, communicator.size(), time);
+  });
+  Alike alike = check_alike(communicator, own.alike, take);
   std::string text;
   communicator.agree([&] { text = encode(own.own); });
   const std::vector<std::string> texts = communicator.gather(text);
@@ -71,10 +85,16 @@ void collect(const std::filesystem::path& path, const Communicator& communicator
   communicator.agree([&] {
     for (const Tensor& tensor : own.arrays) arrays.push_back(bytes_of(tensor));
     if (communicator.rank() != 0) return;
-    own.alike[metadata_name] = metadata;
     std::vector<Header> contributions;
     for (const std::string& of_rank : texts) contributions.push_back(parse(of_rank));
-    tensors = std::make_unique<GatheredTensors>(communicator, own, gather(own.alike, contributions),
+    Gathered gathered;
+    if (std::all_of(contributions.begin(), contributions.end(), is_empty)) {
+      gathered.assembled.resize(alike.state.tensors.size());
+      gathered.state = std::move(alike.state);
+    } else {
+      gathered = gather(std::move(own.alike), contributions);
+    }
+    tensors = std::make_unique<GatheredTensors>(communicator, own, std::move(gathered),
                                                 options.buffer_bytes);
   });
   std::exception_ptr failure;
@@ -82,7 +102,7 @@ void collect(const std::filesystem::path& path, const Communicator& communicator
     comm::serve(communicator, 0, arrays);
   } else {
     try {
-      use(tensors->header(checksums), *tensors);
+      use(tensors->header(alike.checksums), *tensors);
     } catch (...) {
       failure = std::current_exception();
     }

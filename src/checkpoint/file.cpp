@@ -113,10 +113,11 @@ class FileReader::File {
   const Header& header() const noexcept { return header_; }
   const std::string& header_text() const noexcept { return text_; }
   FileInfo info() const {
+    StateDict state = numbered_tree(header_);
     return {.version = version_,
             .bytes = size_,
             .tensors = header_.tensors.size(),
-            .metadata = metadata_of(numbered_tree(header_))};
+            .metadata = take_metadata(state)};
   }
   std::uint64_t data_bytes() const noexcept { return data_bytes_; }
 

@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <boost/archive/impl/basic_text_iarchive.ipp>
+#include <boost/archive/impl/basic_text_oarchive.ipp>
 #include <boost/archive/impl/text_iarchive_impl.ipp>
+#include <boost/archive/impl/text_oarchive_impl.ipp>
 #include <boost/archive/text_iarchive.hpp>
 #include <boost/archive/text_oarchive.hpp>
 #include <boost/serialization/string.hpp>
 #include <charconv>
-#include <locale>
-#include <new>
 #include <sstream>
 #include <string_view>
 #include <system_error>
@@ -82,19 +83,44 @@ class HeaderReader : public boost::archive::text_iarchive_impl<HeaderReader> {
   std::string_view rest_;
 };
 
+// Writes what HeaderReader reads, without a stream as well, which does not tell where memory is short.
+class HeaderWriter : public boost::archive::text_oarchive_impl<HeaderWriter> {
+  using Base = boost::archive::text_oarchive_impl<HeaderWriter>;
+
+ public:
+  HeaderWriter(std::ostringstream& unused, std::string& text)
+      : Base(unused, archive_flags), text_(text) {}
+
+  using Base::save;
+  void save(std::uint8_t number) { save_number(number); }
+  void save(std::uint64_t number) { save_number(number); }
+  void save(std::int64_t number) { save_number(number); }
+  void save(const std::string& text) {
+    save_number(text.size());
+    newtoken();
+    text_ += text;
+  }
+  void put(char c) { text_ += c; }
+
+ private:
+  template <class Number>
+  void save_number(Number number) {
+    newtoken();
+    std::array<char, 20> digits;
+    text_.append(digits.data(),
+                 std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr);
+  }
+
+  std::string& text_;
+};
+
 }  // namespace
 
 std::string encode(const Header& header) {
-  std::ostringstream stream;
-  stream.imbue(std::locale::classic());
-  // Nothing but memory can be short here, of which Boost and the stream would not tell.
-  try {
-    boost::archive::text_oarchive(stream, archive_flags) << header;
-  } catch (const boost::archive::archive_exception&) {
-    throw std::bad_alloc();
-  }
-  if (!stream) throw std::bad_alloc();
-  return stream.str();
+  std::ostringstream unused;
+  std::string text;
+  HeaderWriter(unused, text) << header;
+  return text += '\n';
 }
 
 Header parse(const std::string& text) {

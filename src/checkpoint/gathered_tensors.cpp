@@ -27,7 +27,7 @@ Header GatheredTensors::header(const std::vector<std::uint64_t>& alike) {
       records.push_back(record_of(tensor.dtype(), tensor.shape(), *next++));
     }
   }
-  return make_header(gathered_.state.records, std::move(records));
+  return make_header(std::move(gathered_.state.records), std::move(records));
 }
 
 std::uint64_t GatheredTensors::checksum_of(std::size_t tensor) {

@@ -21,7 +21,7 @@ class GatheredTensors {
                   std::size_t buffer_bytes);
 
   /// `alike` are the checksums of the tensors that all ranks have. Reads those that are made of several
-  /// parts.
+  /// parts. To be called once.
   Header header(const std::vector<std::uint64_t>& alike);
   void read(std::size_t tensor, const std::function<void(Bytes)>& use);
   /// The tensor: what all ranks have without a copy, another in memory of its own.

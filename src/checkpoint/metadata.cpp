@@ -14,7 +14,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 // SOURCE_DATE_EPOCH is what https://reproducible-builds.org/specs/source-date-epoch says: seconds.
-std::time_t time_of_save() {
+std::time_t seconds_of_save() {
   const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
   if (fixed == nullptr) return std::time(nullptr);
   char* end = nullptr;
@@ -26,16 +26,17 @@ std::time_t time_of_save() {
 
 }  // namespace
 
+std::string time_of_save() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds_of_save()));
+}
+
 std::string rank_name(int rank) { return fmt::format("{}{}", rank_prefix, rank); }
 
-StateDict make_metadata(const StateDict& own, int ranks) {
+StateDict make_metadata(const StateDict& own, int ranks, const std::string& time) {
   if (!flatten(own).tensors.empty()) {
     throw OptionError("the metadata of a checkpoint have tensors, which only items can have");
   }
-  const StateDict added{
-      {"lockstep", version()},
-      {"ranks", ranks},
-      {"time", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(time_of_save()))}};
+  const StateDict added{{"lockstep", version()}, {"ranks", ranks}, {"time", time}};
   StateDict metadata = own;
   for (const auto& [name, value] : added) {
     if (own.contains(name)) {
@@ -47,18 +48,12 @@ StateDict make_metadata(const StateDict& own, int ranks) {
   return metadata;
 }
 
-StateDict metadata_of(const StateDict& state) {
+StateDict take_metadata(StateDict& state) {
   if (!state.contains(metadata_name)) return {};
-  const auto* metadata = std::get_if<StateDict>(&state.at(metadata_name).variant());
+  const StateValue value = std::move(state[metadata_name]);
+  state.erase(metadata_name);
+  const auto* metadata = std::get_if<StateDict>(&value.variant());
   return metadata == nullptr ? StateDict() : *metadata;
-}
-
-StateDict without_metadata(const StateDict& state) {
-  StateDict result;
-  for (const auto& [name, value] : state) {
-    if (name != metadata_name) result[name] = value;
-  }
-  return result;
 }
 
 void check_no_metadata(const StateDict& state) {

@@ -29,8 +29,12 @@ class Placer {
       value = part == nullptr ? whole(number) : part_of(number, *part);
     } else if (std::holds_alternative<StateDict>(value.variant())) {
       const auto* dict = wanted == nullptr ? nullptr : std::get_if<StateDict>(&wanted->variant());
-      for (auto& [key, child] : value.as_dict()) {
-        place(child, dict != nullptr && dict->contains(key) ? &dict->at(key) : nullptr);
+      const StateDict none;
+      auto next = (dict == nullptr ? none : *dict).begin();
+      const auto end = (dict == nullptr ? none : *dict).end();
+      for (auto& [key, child] : value.as_dict()) {  // both in the order of their keys
+        while (next != end && next->first < key) ++next;
+        place(child, next != end && next->first == key ? &next->second : nullptr);
       }
     } else if (std::holds_alternative<StateList>(value.variant())) {
       for (StateValue& child : value.as_list()) place(child, nullptr);
@@ -155,13 +159,12 @@ void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
 Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMode mode,
                     const Communicator& communicator, const std::filesystem::path& path) {
   check_names(items);
-  const StateDict all = numbered_tree(header);
-  StateDict state = without_metadata(all);
+  StateDict state = numbered_tree(header);
   Scattered result;
+  result.report.metadata = take_metadata(state);
   if (!header.tensors.empty()) {
     result.data_bytes = header.tensors.back().offset + header.tensors.back().bytes;
   }
-  result.report.metadata = metadata_of(all);
   result.report.unexpected = unexpected_items(state, items, communicator.size());
   if (mode == LoadMode::strict && !result.report.unexpected.empty()) {
     throw CheckpointError(

@@ -116,13 +116,17 @@ std::string describe(const std::vector<std::string>& packed) {
 
 }  // namespace
 
+bool have_same(const Communicator& communicator, std::uint64_t number) {
+  const auto own = std::bit_cast<std::int64_t>(number);
+  std::int64_t bounds[] = {own, ~own};  // the least of all, and the inverse of the greatest
+  communicator.all_reduce(std::span<std::int64_t>(bounds), ReduceOp::min);
+  return bounds[0] == ~bounds[1];
+}
+
 std::string find_drift(const Communicator& communicator, const std::vector<NamedHash>& entries) {
   std::string own;
   communicator.agree([&] { own = pack(entries); });
-  const auto hash = std::bit_cast<std::int64_t>(XXH3_64bits(own.data(), own.size()));
-  std::int64_t bounds[] = {hash, ~hash};  // the least of all, and the inverse of the greatest
-  communicator.all_reduce(std::span<std::int64_t>(bounds), ReduceOp::min);
-  if (bounds[0] == ~bounds[1]) return {};
+  if (have_same(communicator, XXH3_64bits(own.data(), own.size()))) return {};
   const std::vector<std::string> all = communicator.gather(own);
   std::string drift;
   communicator.agree([&] {

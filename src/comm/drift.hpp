@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,9 @@
 #include "lockstep/comm/communicator.hpp"
 
 namespace lockstep::comm {
+
+/// Whether all ranks have the same number. Collective; one small all-reduce.
+bool have_same(const Communicator& communicator, std::uint64_t number);
 
 /// Where all ranks have the same entries in the same order, nothing. Else, on all ranks, a text that names
 /// the first few that differ, and the ranks that differ from the others: from most of them, or where there

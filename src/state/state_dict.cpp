@@ -26,6 +26,11 @@ bool StateDict::insert(std::string key, StateValue value) {
   return entries_.size() > before;
 }
 
+void StateDict::erase(std::string_view key) {
+  const auto found = entries_.find(key);
+  if (found != entries_.end()) entries_.erase(found);
+}
+
 const StateValue& StateDict::at(std::string_view key) const {
   const auto found = entries_.find(key);
   if (found != entries_.end()) return found->second;

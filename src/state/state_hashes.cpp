@@ -2,8 +2,10 @@
 
 #include <xxhash.h>
 
+#include <array>
 #include <cstddef>
 #include <initializer_list>
+#include <span>
 
 #include "state/checksum.hpp"
 
@@ -26,6 +28,26 @@ std::uint64_t hash_of(const Tensor& tensor, std::uint64_t checksum) {
 
 std::uint64_t checksum(const Tensor& tensor) {
   return checksum({static_cast<const std::byte*>(tensor.raw()), tensor.bytes()});
+}
+
+std::uint64_t hash_state(const FlatState& state, const std::vector<std::uint64_t>& checksums) {
+  Checksum sum;
+  const auto add = [&sum](const auto& numbers) {
+    sum.add(std::as_bytes(std::span(numbers.begin(), numbers.end())));
+  };
+  for (const StateRecord& record : state.records) {
+    add(std::array{record.number, std::uint64_t{record.kind}, std::uint64_t{record.key.size()},
+                   std::uint64_t{record.string.size()}});
+    add(record.key);
+    add(record.string);
+  }
+  for (const Tensor& tensor : state.tensors) {
+    add(std::array{static_cast<std::int64_t>(tensor.dtype()),
+                   static_cast<std::int64_t>(tensor.shape().rank())});
+    add(tensor.shape());
+  }
+  add(checksums);
+  return sum.take();
 }
 
 std::vector<NamedHash> hash_entries(const FlatState& state,

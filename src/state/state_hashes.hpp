@@ -11,6 +11,9 @@ namespace lockstep {
 /// XXH3 of a tensor's bits, shape and dtype aside.
 std::uint64_t checksum(const Tensor& tensor);
 
+/// Of all that a state is: its tree, its scalars, and dtypes, shapes and `checksums` of its tensors.
+std::uint64_t hash_state(const FlatState& state, const std::vector<std::uint64_t>& checksums);
+
 /// The entries of a state in depth-first order, dicts and lists included, by their paths. The hashes
 /// are of all that they are: kind, place in the tree, and value, or dtype, shape and checksum of a
 /// tensor. Equal lists are equal states. `checksums` are those of the state's tensors; with zeros, the

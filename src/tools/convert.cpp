@@ -175,11 +175,12 @@ checkpoint::SafetensorsFile read(const ConvertOptions& options, Kind in, Kind ou
     contents = checkpoint::read_safetensors(options.in, update);
   } else {
     const checkpoint::FileContents file = checkpoint::read_contents(options.in, update);
-    const StateDict all = unflatten(file.header.records, file.tensors);
-    contents.tensors = selected(checkpoint::without_metadata(all), options);
+    StateDict items = unflatten(file.header.records, file.tensors);
+    StateDict metadata = checkpoint::take_metadata(items);
+    contents.tensors = selected(items, options);
     // What was said of the checkpoint is no part of the state, which others are to read.
-    if (out == Kind::checkpoint && all.contains(checkpoint::metadata_name)) {
-      contents.tensors[checkpoint::metadata_name] = all.at(checkpoint::metadata_name);
+    if (out == Kind::checkpoint && !metadata.empty()) {
+      contents.tensors[checkpoint::metadata_name] = std::move(metadata);
     }
   }
   progress.finish();

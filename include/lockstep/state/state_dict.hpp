@@ -45,6 +45,9 @@ class StateDict {
   /// The entry under a key; NameError, which lists some of the keys there are, where there is none.
   const StateValue& at(std::string_view key) const;
 
+  /// Removes the entry under a key, if there is one.
+  void erase(std::string_view key);
+
   Map::const_iterator begin() const noexcept { return entries_.begin(); }
   Map::const_iterator end() const noexcept { return entries_.end(); }
   Map::iterator begin() noexcept { return entries_.begin(); }
