@@ -62,13 +62,14 @@ std::int64_t DistributedSampler::samples_before(std::int64_t n, int rank) const 
 }
 
 std::optional<std::vector<std::int64_t>> DistributedSampler::next() {
-  if (position_ >= samples_per_epoch()) {
+  const std::int64_t left = dataset_size_ - position_;
+  if (left < (options_.drop_last ? global_batch_size_ : 1)) {
     ++epoch_;
     position_ = 0;
     return std::nullopt;
   }
   if (order_epoch_ != epoch_) make_order();
-  const std::int64_t n = std::min(global_batch_size_, dataset_size_ - position_);
+  const std::int64_t n = std::min(global_batch_size_, left);
   const auto batch = order_.begin() + position_;
   std::vector<std::int64_t> part(batch + samples_before(n, rank_),
                                  batch + samples_before(n, rank_ + 1));
@@ -79,10 +80,6 @@ std::optional<std::vector<std::int64_t>> DistributedSampler::next() {
 std::int64_t DistributedSampler::batches_per_epoch() const noexcept {
   const bool partial = !options_.drop_last && dataset_size_ % global_batch_size_ != 0;
   return dataset_size_ / global_batch_size_ + (partial ? 1 : 0);
-}
-
-std::int64_t DistributedSampler::samples_per_epoch() const noexcept {
-  return options_.drop_last ? dataset_size_ - dataset_size_ % global_batch_size_ : dataset_size_;
 }
 
 void DistributedSampler::make_order() {
@@ -118,7 +115,6 @@ StateDict DistributedSampler::state_dict() const {
 void DistributedSampler::check_restore(const StateDict& source) const {
   const std::int64_t epoch = source.at("epoch").as_int();
   const std::int64_t position = source.at("position").as_int();
-  const std::int64_t batch = source.at("global_batch_size").as_int();
   check_equal("dataset size", source.at("dataset_size").as_int(), dataset_size_);
   check_equal("seed", static_cast<std::uint64_t>(source.at("seed").as_int()), options_.seed);
   check_equal("shuffle", source.at("shuffle").as_bool(), options_.shuffle);
@@ -126,13 +122,10 @@ void DistributedSampler::check_restore(const StateDict& source) const {
     check_equal("logical replicas", source.at("logical_replicas").as_int(),
                 options_.logical_replicas);
   }
-  if (position != 0) check_equal("global batch size", batch, global_batch_size_);
-  const bool at_boundary = position == dataset_size_ || position % global_batch_size_ == 0;
-  if (epoch < 0 || position < 0 || position > dataset_size_ || !at_boundary) {
+  if (epoch < 0 || position < 0 || position > dataset_size_) {
     throw StateError(
-        fmt::format("the state of the data sampler is damaged: epoch {}, position {} of {} "
-                    "samples in batches of {}",
-                    epoch, position, dataset_size_, global_batch_size_));
+        fmt::format("the state of the data sampler is damaged: epoch {}, position {} of {} samples",
+                    epoch, position, dataset_size_));
   }
 }
 

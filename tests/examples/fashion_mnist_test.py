@@ -147,6 +147,14 @@ class Stopping(Example):
         self.assertIn("go on with --resume", output)
         return output
 
+    def test_by_a_signal_and_going_on_with_batches_of_another_size(self):
+        options = "--epochs", 40, "--batch", 5
+        stopped = self.stop(2, signal.SIGTERM, *options)
+        place = re.search(r"^stopped after (.*):", stopped, re.MULTILINE)[1]
+        output = self.train(3, *options, "--resume")
+        self.assertIn(f"resumed after {place}", output)
+        self.assertIn("epoch 40/40", output)
+
     def test_by_a_signal_and_going_on_gives_the_checkpoint_of_an_uninterrupted_run(self):
         options = "--epochs", 40, "--logical-replicas", 4, "--batch", 5
         whole = self.folder / "whole"

@@ -48,15 +48,13 @@ class DistributedSampler : public Stateful {
 
   /// The epoch and the position, and what they depend on. Does not depend on rank or number of
   /// ranks: an epoch goes on with exactly the samples that are left on however many ranks restore
-  /// it.
+  /// it, in global batches of whatever size.
   StateDict state_dict() const override;
-  /// StateError where `source` belongs to another dataset size, seed or order, or, inside an epoch,
-  /// to another global batch size.
+  /// StateError where `source` belongs to another dataset size, seed or order.
   void check_restore(const StateDict& source) const override;
   void restore(const StateDict& source) override;
 
  private:
-  std::int64_t samples_per_epoch() const noexcept;
   std::int64_t samples_before(std::int64_t n, int rank) const noexcept;
   void make_order();
 
