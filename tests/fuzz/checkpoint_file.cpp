@@ -19,6 +19,8 @@ StateDict tree(const FileContents& contents) {
   return unflatten(contents.header.records, contents.tensors);
 }
 
+}  // namespace
+
 void read(const std::uint8_t* data, std::size_t size) {
   static Counts counts("the checksum of the header");
   const MemoryFile input(data, size);
@@ -45,6 +47,8 @@ void read(const std::uint8_t* data, std::size_t size) {
   write_state("", flat_again, make_header(flat_again), second);
   require(first.bytes() == second.bytes(), "equal states have equal bytes");
 }
+
+namespace {
 
 // Gives a tensor another shape and dtype, and all tensors the checksums of their data, if the header
 // is one.
@@ -95,6 +99,10 @@ std::string put_together(const std::string& text, const std::string& data) {
   return file.append(reinterpret_cast<const char*>(&trailer), sizeof trailer);
 }
 
+}  // namespace
+
+const unsigned plain_seeds = 4;
+
 // Changes the header or the data, and makes a file of them again.
 std::string mutated(const std::string& file, std::size_t max_size, unsigned seed) {
   std::minstd_rand random(seed);
@@ -113,21 +121,4 @@ std::string mutated(const std::string& file, std::size_t max_size, unsigned seed
   return put_together(text, data);
 }
 
-}  // namespace
 }  // namespace lockstep::checkpoint
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  lockstep::checkpoint::read(data, size);
-  return 0;
-}
-
-// Without this, nothing behind the checksum of the header would be reached.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
-                                               std::size_t max_size, unsigned seed) {
-  if (seed % 4 == 0) return LLVMFuzzerMutate(data, size, max_size);
-  const std::string file = lockstep::checkpoint::mutated(
-      std::string(reinterpret_cast<const char*>(data), size), max_size, seed);
-  if (file.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
-  std::memcpy(data, file.data(), file.size());
-  return file.size();
-}

@@ -20,6 +20,13 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
 
 namespace lockstep::checkpoint {
 
+/// Of each target: reads an input, and ends the program where that is not as it should be.
+void read(const std::uint8_t* data, std::size_t size);
+/// Another file made of this one, without which hardly anything behind lengths and checksums would be reached.
+std::string mutated(const std::string& file, std::size_t max_size, unsigned seed);
+/// One in so many inputs is changed by libFuzzer alone.
+extern const unsigned plain_seeds;
+
 /// How far inputs have come, which is printed at the end.
 struct Counts {
   explicit Counts(const char* hurdle) : hurdle(hurdle) {}

@@ -45,6 +45,8 @@ void check_items(SafetensorsFile file) {
   require(again.metadata.empty(), "no text is left of what was packed");
 }
 
+}  // namespace
+
 void read(const std::uint8_t* data, std::size_t size) {
   static Counts counts("the header's JSON");
   const MemoryFile input(data, size);
@@ -63,6 +65,8 @@ void read(const std::uint8_t* data, std::size_t size) {
   check_is_written_and_read(file);
   check_items(file);
 }
+
+namespace {
 
 std::uint64_t item_bytes(const json& dtype) {
   if (dtype == "F64" || dtype == "I64") return 8;
@@ -132,6 +136,10 @@ std::string put_together(const std::string& text, const std::string& data) {
   return std::string(reinterpret_cast<const char*>(&size), sizeof size) + text + data;
 }
 
+}  // namespace
+
+const unsigned plain_seeds = 16;
+
 // Changes the header or the data, and makes a file of them again.
 std::string mutated(const std::string& file, std::size_t max_size, unsigned seed) {
   std::minstd_rand random(seed);
@@ -156,21 +164,4 @@ std::string mutated(const std::string& file, std::size_t max_size, unsigned seed
   return put_together(text, data);
 }
 
-}  // namespace
 }  // namespace lockstep::checkpoint
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  lockstep::checkpoint::read(data, size);
-  return 0;
-}
-
-// Without this, hardly anything behind the header's length would be reached.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
-                                               std::size_t max_size, unsigned seed) {
-  if (seed % 16 == 0) return LLVMFuzzerMutate(data, size, max_size);
-  const std::string file = lockstep::checkpoint::mutated(
-      std::string(reinterpret_cast<const char*>(data), size), max_size, seed);
-  if (file.size() > max_size) return LLVMFuzzerMutate(data, size, max_size);
-  std::memcpy(data, file.data(), file.size());
-  return file.size();
-}
