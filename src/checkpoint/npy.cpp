@@ -7,6 +7,10 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#ifndef __clang__
+// With sanitizers, GCC 12 warns of what is in it (GCC bug 105616).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <regex>
 #include <string>
 #include <string_view>
