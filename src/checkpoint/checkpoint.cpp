@@ -88,14 +88,15 @@ FileInfo file_info(const std::filesystem::path& path) { return FileReader(path).
 FileInfo verify_file(const std::filesystem::path& path,
                      const std::function<void(std::uint64_t bytes_done)>& progress) {
   FileReader file(path);
+  FileInfo info = file.info();
   std::vector<std::byte> chunk(std::min<std::uint64_t>(chunk_bytes, file.data_bytes()));
   for (std::uint64_t left = file.data_bytes(); left > 0; left -= chunk.size()) {
     chunk.resize(std::min<std::uint64_t>(chunk.size(), left));
     file.read(chunk);
-    if (progress) progress(file.info().bytes - left + chunk.size());
+    if (progress) progress(info.bytes - left + chunk.size());
   }
-  if (progress) progress(file.info().bytes);
-  return file.info();
+  if (progress) progress(info.bytes);
+  return info;
 }
 
 }  // namespace lockstep::checkpoint

@@ -1,7 +1,6 @@
 #include "checkpoint/file.hpp"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +10,7 @@
 
 #include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
+#include "state/checksum.hpp"
 
 namespace lockstep::checkpoint {
 
@@ -65,7 +65,7 @@ void write_all(OutputFile& output, const Header& header, const ReadTensor& read)
                   .version = format_version,
                   .reserved = 0,
                   .header_bytes = text.size(),
-                  .header_checksum = XXH3_64bits(text.data(), text.size())};
+                  .header_checksum = checksum(std::as_bytes(std::span(text)))};
   std::memcpy(preface.magic, magic, sizeof magic);
   Writer file(output);
   file.write(&preface, sizeof preface);
@@ -89,10 +89,6 @@ constexpr std::size_t piece_bytes = std::size_t{4} << 20;
 // Bytes that are read before they are verified, while they are in the cache.
 constexpr std::size_t verified_bytes = std::size_t{1} << 18;
 
-struct FreeHash {
-  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-};
-
 std::string tensor_path(const Header& header, std::size_t tensor) {
   const auto record = std::find_if(
       header.records.begin(), header.records.end(), [tensor](const StateRecord& candidate) {
@@ -106,7 +102,7 @@ std::string tensor_path(const Header& header, std::size_t tensor) {
 class FileReader::File {
  public:
   explicit File(const std::filesystem::path& path)
-      : file_("checkpoint", path), hash_(XXH3_createState()), size_(file_.size()) {
+      : file_("checkpoint", path), size_(file_.size()) {
     read_header();
   }
 
@@ -152,7 +148,7 @@ class FileReader::File {
       if (position_ < begin) {
         check_padding(data_ + position_, some);
       } else {
-        XXH3_64bits_update(hash_.get(), some.data(), some.size());
+        checksum_.add(some);
       }
       position_ += some.size();
       bytes = bytes.subspan(some.size());
@@ -188,7 +184,7 @@ class FileReader::File {
     check_trailer();
     text_.resize(preface.header_bytes);
     read_at(sizeof preface, text_.data(), text_.size());
-    if (XXH3_64bits(text_.data(), text_.size()) != preface.header_checksum) {
+    if (checksum(std::as_bytes(std::span(text_))) != preface.header_checksum) {
       fail("the checksum of its header is wrong");
     }
     decode_header();
@@ -229,15 +225,13 @@ class FileReader::File {
     const std::span<std::byte> used = std::span(padding).first(data_ - header_end);
     read_at(header_end, used.data(), used.size());
     check_padding(header_end, used);
-    XXH3_64bits_reset(hash_.get());
     verify({});
   }
 
   void end_tensor() {
-    if (XXH3_64bits_digest(hash_.get()) != header_.tensors[next_].checksum) {
+    if (checksum_.take() != header_.tensors[next_].checksum) {
       fail(fmt::format("the checksum of '{}' is wrong", tensor_path(header_, next_)));
     }
-    XXH3_64bits_reset(hash_.get());
     ++next_;
   }
 
@@ -249,7 +243,7 @@ class FileReader::File {
   }
 
   InputFile file_;
-  std::unique_ptr<XXH3_state_t, FreeHash> hash_;
+  Checksum checksum_;
   std::uint64_t size_;
   std::uint32_t version_ = 0;
   std::string text_;  // of the header

@@ -1,10 +1,9 @@
 #include "checkpoint/gathered_tensors.hpp"
 
-#include <xxhash.h>
-
 #include <algorithm>
-#include <memory>
 #include <utility>
+
+#include "state/checksum.hpp"
 
 namespace lockstep::checkpoint {
 GatheredTensors::GatheredTensors(const Communicator& communicator, const Contribution& own,
@@ -31,12 +30,9 @@ Header GatheredTensors::header(const std::vector<std::uint64_t>& alike) {
 }
 
 std::uint64_t GatheredTensors::checksum_of(std::size_t tensor) {
-  const auto free = [](XXH3_state_t* state) { XXH3_freeState(state); };
-  const std::unique_ptr<XXH3_state_t, decltype(free)> hash(XXH3_createState(), free);
-  XXH3_64bits_reset(hash.get());
-  read(tensor,
-       [&hash](Bytes bytes) { XXH3_64bits_update(hash.get(), bytes.data(), bytes.size()); });
-  return XXH3_64bits_digest(hash.get());
+  Checksum checksum;
+  read(tensor, [&checksum](Bytes bytes) { checksum.add(bytes); });
+  return checksum.take();
 }
 
 void GatheredTensors::read(std::size_t tensor, const std::function<void(Bytes)>& use) {
