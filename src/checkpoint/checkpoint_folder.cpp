@@ -1,16 +1,14 @@
 #include "checkpoint/checkpoint_folder.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <set>
 #include <string_view>
 #include <system_error>
 
+#include "checkpoint/file_system.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/log.hpp"
 
@@ -29,18 +27,6 @@ std::optional<std::int64_t> step_of(const std::string& name) {
   return step;
 }
 
-void sync_folder(const fs::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  // Some file systems cannot sync a folder, and say so by EINVAL.
-  const bool done = descriptor >= 0 && (::fsync(descriptor) == 0 || errno == EINVAL);
-  const int reason = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  if (!done) {
-    throw CheckpointError(fmt::format("cannot sync '{}': {}", folder.string(),
-                                      std::generic_category().message(reason)));
-  }
-}
-
 /// Makes a folder and those above it, so that their names are on disk.
 void make_folder(const fs::path& folder) {
   std::error_code error;
@@ -56,7 +42,7 @@ void make_folder(const fs::path& folder) {
     throw CheckpointError(
         fmt::format("cannot create the folder '{}': {}", folder.string(), error.message()));
   }
-  sync_folder(above);
+  posix_file_system()->sync_folder(above);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoint/allocation_counter.hpp"
+#include "checkpoint/file_of.hpp"
 #include "checkpoint/format.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
@@ -22,25 +23,6 @@ namespace lockstep::checkpoint {
 using testing::throws;
 
 constexpr std::uint64_t max = std::numeric_limits<std::uint64_t>::max();
-
-// A file with this text as its header and these bytes as its tensors, where it has any.
-std::string file_of(const std::string& text, const std::optional<std::string>& data = {}) {
-  Preface preface{.magic = {},
-                  .version = format_version,
-                  .reserved = 0,
-                  .header_bytes = text.size(),
-                  .header_checksum = XXH3_64bits(text.data(), text.size())};
-  std::memcpy(preface.magic, magic, sizeof magic);
-  std::string file(reinterpret_cast<const char*>(&preface), sizeof preface);
-  file += text;
-  if (data) {
-    file.resize(align(file.size()));
-    file += *data;
-  }
-  Trailer trailer{.file_bytes = file.size() + sizeof trailer, .magic = {}};
-  std::memcpy(trailer.magic, end_magic, sizeof end_magic);
-  return file.append(reinterpret_cast<const char*>(&trailer), sizeof trailer);
-}
 
 StateRecord record(std::string key, StateRecord::Kind kind, std::uint64_t number = 0) {
   return {.key = std::move(key), .kind = kind, .number = number, .string = {}};

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <string>
 
 #include "checkpoint/file.hpp"
+#include "checkpoint/file_of.hpp"
 #include "fuzz/fuzz.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -80,25 +82,6 @@ void repair_tensors(std::string& text, std::string& data, std::minstd_rand& rand
   text = encode(header);
 }
 
-// A file of this header and these data, whose lengths and checksum are right.
-std::string put_together(const std::string& text, const std::string& data) {
-  Preface preface{.magic = {},
-                  .version = format_version,
-                  .reserved = 0,
-                  .header_bytes = text.size(),
-                  .header_checksum = XXH3_64bits(text.data(), text.size())};
-  std::memcpy(preface.magic, magic, sizeof magic);
-  std::string file(reinterpret_cast<const char*>(&preface), sizeof preface);
-  file += text;
-  if (!data.empty()) {
-    file.resize(align(file.size()));
-    file += data;
-  }
-  Trailer trailer{.file_bytes = file.size() + sizeof trailer, .magic = {}};
-  std::memcpy(trailer.magic, end_magic, sizeof end_magic);
-  return file.append(reinterpret_cast<const char*>(&trailer), sizeof trailer);
-}
-
 }  // namespace
 
 const unsigned plain_seeds = 4;
@@ -118,7 +101,7 @@ std::string mutated(const std::string& file, std::size_t max_size, unsigned seed
   }
   mutate(random() % 2 == 0 ? data : text, max_size / 2);
   if (random() % 2 == 0) repair_tensors(text, data, random);
-  return put_together(text, data);
+  return file_of(text, data.empty() ? std::nullopt : std::optional(data));
 }
 
 }  // namespace lockstep::checkpoint
