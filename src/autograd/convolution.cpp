@@ -11,10 +11,10 @@
 
 #include "autograd/window_options.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 #include "tensor/convolution.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
-#include "tensor/memory_pool.hpp"
 #include "tensor/pooling.hpp"
 
 namespace lockstep {

@@ -6,7 +6,7 @@
 
 #include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
-#include "tensor/memory_pool.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 
 namespace lockstep {
 

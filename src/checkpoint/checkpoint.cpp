@@ -26,6 +26,15 @@ namespace {
 // Bytes of a file that are verified at a time.
 constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
+FileInfo info_of(FileReader& file) {
+  Header header = file.decode();
+  StateDict state = numbered_tree(std::move(header.records), header.tensors.size());
+  return {.version = format_version,
+          .bytes = file.bytes(),
+          .tensors = header.tensors.size(),
+          .metadata = take_metadata(state)};
+}
+
 }  // namespace
 
 void save(const std::filesystem::path& path, const Communicator& communicator,
@@ -50,11 +59,10 @@ LoadReport load(const std::filesystem::path& path, const Communicator& communica
     text = file->header_text();
   });
   communicator.broadcast(text);
-  Header received;
   Scattered state;
   communicator.agree([&] {
-    const Header& header = file != nullptr ? file->header() : (received = parse(text));
-    state = scattered(header, items, options.mode, communicator, path);
+    state = scattered(file != nullptr ? file->decode() : decode(text), items, options.mode,
+                      communicator, path);
   });
   broadcast_data(communicator, path, file.get(), state);
   communicator.agree([&] { check_load(state, items, options, path); });
@@ -77,18 +85,21 @@ void write_file(const std::filesystem::path& path, const StateDict& state) {
 }
 
 StateDict read_file(const std::filesystem::path& path) {
-  const FileContents contents = read_contents(path);
-  StateDict state = unflatten(contents.header.records, contents.tensors);
+  FileContents contents = read_contents(path);
+  StateDict state = unflatten(std::move(contents.header.records), contents.tensors);
   take_metadata(state);
   return state;
 }
 
-FileInfo file_info(const std::filesystem::path& path) { return FileReader(path).info(); }
+FileInfo file_info(const std::filesystem::path& path) {
+  FileReader file(path);
+  return info_of(file);
+}
 
 FileInfo verify_file(const std::filesystem::path& path,
                      const std::function<void(std::uint64_t bytes_done)>& progress) {
   FileReader file(path);
-  FileInfo info = file.info();
+  FileInfo info = info_of(file);
   std::vector<std::byte> chunk(std::min<std::uint64_t>(chunk_bytes, file.data_bytes()));
   for (std::uint64_t left = file.data_bytes(); left > 0; left -= chunk.size()) {
     chunk.resize(std::min<std::uint64_t>(chunk.size(), left));

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <string>
 
-#include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
 #include "state/checksum.hpp"
 
@@ -89,12 +88,12 @@ constexpr std::size_t piece_bytes = std::size_t{4} << 20;
 // Bytes that are read before they are verified, while they are in the cache.
 constexpr std::size_t verified_bytes = std::size_t{1} << 18;
 
-std::string tensor_path(const Header& header, std::size_t tensor) {
-  const auto record = std::find_if(
-      header.records.begin(), header.records.end(), [tensor](const StateRecord& candidate) {
+std::string tensor_path(const std::vector<StateRecord>& records, std::size_t tensor) {
+  const auto record =
+      std::find_if(records.begin(), records.end(), [tensor](const StateRecord& candidate) {
         return candidate.kind == StateRecord::tensor && candidate.number == tensor;
       });
-  return path_of(header.records, static_cast<std::size_t>(record - header.records.begin()));
+  return path_of(records, static_cast<std::size_t>(record - records.begin()));
 }
 
 }  // namespace
@@ -106,15 +105,16 @@ class FileReader::File {
     read_header();
   }
 
-  const Header& header() const noexcept { return header_; }
   const std::string& header_text() const noexcept { return text_; }
-  FileInfo info() const {
-    StateDict state = numbered_tree(header_);
-    return {.version = version_,
-            .bytes = size_,
-            .tensors = header_.tensors.size(),
-            .metadata = take_metadata(state)};
+  std::uint64_t bytes() const noexcept { return size_; }
+
+  Header decode() {
+    Header header = decoded();
+    tensors_ = header.tensors;
+    find_data(sizeof(Preface) + text_.size());
+    return header;
   }
+
   std::uint64_t data_bytes() const noexcept { return data_bytes_; }
 
   void read(std::span<std::byte> bytes) {
@@ -135,8 +135,8 @@ class FileReader::File {
 
   // The bytes that come next.
   void verify(std::span<const std::byte> bytes) {
-    while (next_ < header_.tensors.size()) {
-      const TensorRecord& tensor = header_.tensors[next_];
+    while (next_ < tensors_.size()) {
+      const TensorRecord& tensor = tensors_[next_];
       const std::uint64_t begin = tensor.offset, end = tensor.offset + tensor.bytes;
       if (position_ == end) {
         end_tensor();
@@ -175,7 +175,6 @@ class FileReader::File {
       fail(fmt::format("its format is version {}, this build reads version {}", preface.version,
                        format_version));
     }
-    version_ = preface.version;
     if (preface.reserved != 0) fail("bytes 12 to 15, which are reserved, are not zero");
     const std::uint64_t room = size_ - sizeof(Preface) - sizeof(Trailer);
     if (preface.header_bytes > std::min(room, max_header_bytes)) {
@@ -187,8 +186,6 @@ class FileReader::File {
     if (checksum(std::as_bytes(std::span(text_))) != preface.header_checksum) {
       fail("the checksum of its header is wrong");
     }
-    decode_header();
-    find_data(sizeof preface + text_.size());
   }
 
   void check_trailer() {
@@ -202,9 +199,9 @@ class FileReader::File {
     }
   }
 
-  void decode_header() {
+  Header decoded() const {
     try {
-      header_ = decode(text_);
+      return checkpoint::decode(text_);
     } catch (const CheckpointError& error) {
       fail(error.what());
     }
@@ -213,14 +210,14 @@ class FileReader::File {
   void find_data(std::uint64_t header_end) {
     data_ = align(header_end);
     std::uint64_t end = header_end;
-    if (!header_.tensors.empty()) {
-      data_bytes_ = header_.tensors.back().offset + header_.tensors.back().bytes;
+    if (!tensors_.empty()) {
+      data_bytes_ = tensors_.back().offset + tensors_.back().bytes;
       end = data_ + data_bytes_;
     }
     if (end + sizeof(Trailer) != size_) {
       fail(fmt::format("its header describes {} bytes, it has {}", end + sizeof(Trailer), size_));
     }
-    if (header_.tensors.empty()) return;
+    if (tensors_.empty()) return;
     std::array<std::byte, alignment> padding;
     const std::span<std::byte> used = std::span(padding).first(data_ - header_end);
     read_at(header_end, used.data(), used.size());
@@ -229,8 +226,8 @@ class FileReader::File {
   }
 
   void end_tensor() {
-    if (checksum_.take() != header_.tensors[next_].checksum) {
-      fail(fmt::format("the checksum of '{}' is wrong", tensor_path(header_, next_)));
+    if (checksum_.take() != tensors_[next_].checksum) {
+      fail(fmt::format("the checksum of '{}' is wrong", tensor_path(decoded().records, next_)));
     }
     ++next_;
   }
@@ -245,9 +242,8 @@ class FileReader::File {
   InputFile file_;
   Checksum checksum_;
   std::uint64_t size_;
-  std::uint32_t version_ = 0;
   std::string text_;  // of the header
-  Header header_;
+  std::vector<TensorRecord> tensors_;
   std::uint64_t data_ = 0;  // where in the file the data begin
   std::uint64_t data_bytes_ = 0;
   std::uint64_t position_ = 0;  // in the data
@@ -257,11 +253,11 @@ class FileReader::File {
 FileReader::FileReader(const std::filesystem::path& path) : file_(std::make_unique<File>(path)) {}
 FileReader::~FileReader() = default;
 
-const Header& FileReader::header() const noexcept { return file_->header(); }
-
 const std::string& FileReader::header_text() const noexcept { return file_->header_text(); }
 
-FileInfo FileReader::info() const { return file_->info(); }
+std::uint64_t FileReader::bytes() const noexcept { return file_->bytes(); }
+
+Header FileReader::decode() { return file_->decode(); }
 
 std::uint64_t FileReader::data_bytes() const noexcept { return file_->data_bytes(); }
 
@@ -293,7 +289,8 @@ void write_state(const std::filesystem::path& path, const FlatState& state, cons
 FileContents read_contents(const std::filesystem::path& path,
                            const std::function<void(std::uint64_t bytes_done)>& progress) {
   FileReader file(path);
-  FileContents contents{.header = file.header(), .tensors = allocate_tensors(file.header())};
+  FileContents contents{.header = file.decode(), .tensors = {}};
+  contents.tensors = allocate_tensors(contents.header);
   std::uint64_t position = 0;
   std::array<std::byte, alignment> padding;
   for (std::size_t i = 0; i < contents.tensors.size(); ++i) {

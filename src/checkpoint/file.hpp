@@ -34,14 +34,15 @@ void write_state(const std::filesystem::path& path, const FlatState& state, cons
 /// what is wrong.
 class FileReader {
  public:
-  /// Reads all but the tensors, and verifies it.
+  /// Reads all but the tensors, and verifies its checksum.
   explicit FileReader(const std::filesystem::path& path);
   ~FileReader();
 
-  const Header& header() const noexcept;
-  /// What decode() makes the header of.
   const std::string& header_text() const noexcept;
-  FileInfo info() const;
+  std::uint64_t bytes() const noexcept;
+
+  /// The header, and that the file is as long as it says; comes once, before all that follows.
+  Header decode();
   /// Bytes from the beginning of the data to the end of the last tensor.
   std::uint64_t data_bytes() const noexcept;
   /// The next bytes of the data, so many at the most; verifies each tensor that ends in them, and what

@@ -142,7 +142,7 @@ void check_tensors(const std::vector<TensorRecord>& tensors) {
     if (tensor.dtype > static_cast<std::uint8_t>(DType::u8)) {
       throw CheckpointError(fmt::format("tensor {} has the unknown dtype {}", i, tensor.dtype));
     }
-    const Shape shape = shape_of(tensor);
+    const Shape& shape = tensor.shape;
     const auto elements = static_cast<std::uint64_t>(shape.size());
     const std::uint64_t item = item_size(dtype_of(tensor));
     if (elements > (max_data_bytes - align(end)) / item) {
@@ -164,7 +164,7 @@ Header decode(const std::string& text) {
   try {
     Header header = parse(text);
     check_tensors(header.tensors);
-    unflatten(header.records, std::vector<Tensor>(header.tensors.size()));
+    check_records(header.records, header.tensors.size());
     return header;
   } catch (const std::bad_alloc&) {
     throw;  // which says nothing about the text
@@ -176,13 +176,9 @@ Header decode(const std::string& text) {
 TensorRecord record_of(DType dtype, const Shape& shape, std::uint64_t checksum) {
   TensorRecord record;
   record.dtype = static_cast<std::uint8_t>(dtype);
-  record.shape.assign(shape.begin(), shape.end());
+  record.shape = shape;
   record.checksum = checksum;
   return record;
-}
-
-Shape shape_of(const TensorRecord& record) {
-  return Shape(std::span<const std::int64_t>(record.shape));
 }
 
 Header make_header(const FlatState& state) {
@@ -196,24 +192,23 @@ Header make_header(const FlatState& state) {
 Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors) {
   std::uint64_t end = 0;
   for (TensorRecord& tensor : tensors) {
-    tensor.bytes =
-        static_cast<std::uint64_t>(shape_of(tensor).size()) * item_size(dtype_of(tensor));
+    tensor.bytes = static_cast<std::uint64_t>(tensor.shape.size()) * item_size(dtype_of(tensor));
     tensor.offset = align(end);
     end = tensor.offset + tensor.bytes;
   }
   return {.records = std::move(records), .tensors = std::move(tensors)};
 }
 
-StateDict numbered_tree(const Header& header) {
-  const auto count = static_cast<std::int64_t>(header.tensors.size());
+StateDict numbered_tree(std::vector<StateRecord> records, std::size_t tensors) {
+  const auto count = static_cast<std::int64_t>(tensors);
   Tensor all = Tensor::empty({count}, DType::i64);
   std::vector<Tensor> numbers;
-  numbers.reserve(header.tensors.size());
+  numbers.reserve(tensors);
   for (std::int64_t i = 0; i < count; ++i) {
     all.data<std::int64_t>()[i] = i;
     numbers.push_back(all.window(i, {}));
   }
-  return unflatten(header.records, numbers);
+  return unflatten(std::move(records), numbers);
 }
 
 std::size_t number_of(const Tensor& tensor) {
@@ -223,7 +218,7 @@ std::size_t number_of(const Tensor& tensor) {
 std::vector<Tensor> allocate_tensors(const Header& header) {
   std::vector<Tensor> tensors;
   for (const TensorRecord& record : header.tensors) {
-    tensors.push_back(Tensor::empty(shape_of(record), dtype_of(record)));
+    tensors.push_back(Tensor::empty(record.shape, dtype_of(record)));
   }
   return tensors;
 }

@@ -1,10 +1,16 @@
 #pragma once
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "lockstep/core/error.hpp"
 #include "state/records.hpp"
 
 // The constants of docs/checkpoint_format.md.
@@ -48,10 +54,24 @@ void serialize_list(Archive& archive, std::vector<Item>& items) {
   }
 }
 
+/// A shape in the header, as the list of its extents. ShapeError for what no tensor has.
+template <class Archive>
+void serialize_shape(Archive& archive, Shape& shape) {
+  std::uint64_t rank = shape.rank();
+  archive& rank;
+  std::array<std::int64_t, Shape::max_rank> extents{};
+  if (rank > extents.size()) {
+    throw ShapeError(fmt::format("a shape has at most {} extents, found {}", extents.size(), rank));
+  }
+  std::copy(shape.begin(), shape.end(), extents.begin());
+  for (std::uint64_t axis = 0; axis < rank; ++axis) archive& extents[axis];
+  if constexpr (Archive::is_loading::value) shape = Shape(std::span(extents).first(rank));
+}
+
 /// Where a tensor is, counted from the first 64-byte boundary after the header.
 struct TensorRecord {
   std::uint8_t dtype = 0;
-  std::vector<std::int64_t> shape;
+  Shape shape;
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
   std::uint64_t checksum = 0;
@@ -59,13 +79,12 @@ struct TensorRecord {
   template <class Archive>
   void serialize(Archive& archive, unsigned int) {
     archive& dtype;
-    serialize_list(archive, shape);
+    serialize_shape(archive, shape);
     archive& offset& bytes& checksum;
   }
 };
 
 TensorRecord record_of(DType dtype, const Shape& shape, std::uint64_t checksum);
-Shape shape_of(const TensorRecord& record);
 inline DType dtype_of(const TensorRecord& record) { return static_cast<DType>(record.dtype); }
 
 struct Header {
@@ -97,8 +116,8 @@ Header make_header(const FlatState& state);
 /// The same of what record_of() gives, in order.
 Header make_header(std::vector<StateRecord> records, std::vector<TensorRecord> tensors);
 
-/// The tree of a header, in which each tensor stands for the one of that number.
-StateDict numbered_tree(const Header& header);
+/// The tree of a header's records, in which each tensor stands for the one of that number.
+StateDict numbered_tree(std::vector<StateRecord> records, std::size_t tensors);
 /// Of a tensor in such a tree.
 std::size_t number_of(const Tensor& tensor);
 

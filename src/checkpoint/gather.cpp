@@ -127,7 +127,7 @@ class Merger {
   void add(int rank, const Header& own) {
     rank_ = rank;
     own_ = &own;
-    merge(merged_, numbered_tree(own), "");
+    merge(merged_, numbered_tree(own.records, own.tensors.size()), "");
   }
 
   Gathered finish() {
@@ -183,7 +183,7 @@ class Merger {
   void add_source(StateValue& into, bool is_new, const StateValue& from, const std::string& path) {
     const std::size_t array = number_of(from.as_tensor());
     const TensorRecord& record = own_->tensors[array];
-    const Shape shape = shape_of(record);
+    const Shape shape = record.shape;
     const DType dtype = dtype_of(record);
     if (is_new || std::holds_alternative<std::string>(into.variant())) {
       into = TensorPart{

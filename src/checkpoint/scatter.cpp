@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -16,17 +17,43 @@
 namespace lockstep::checkpoint {
 namespace {
 
-// Gives a tree, in which each tensor is its number, the tensors that this rank needs.
+// Tensors of at most so many bytes share memory with what follows them in the file, up to so many bytes.
+constexpr std::uint64_t small_bytes = std::uint64_t{1} << 14;
+constexpr std::uint64_t shared_bytes = std::uint64_t{1} << 18;
+
+// Gives trees, in which each tensor is its number, the tensors that this rank needs.
 class Placer {
  public:
-  Placer(const Header& header, Scattered& result) : header_(header), result_(result) {}
+  Placer(const std::vector<TensorRecord>& tensors, Scattered& result)
+      : tensors_(tensors), result_(result) {}
 
-  // `wanted` is what the object has in that place, if anything.
-  void place(StateValue& value, const StateValue* wanted) {
+  // `wanted` is what the object has in the place of `value`.
+  void place(StateValue& value, const StateValue& wanted) {
+    whole_.clear();
+    visit(value, &wanted);
+    for (std::size_t begin = 0; begin < whole_.size();) {
+      const std::size_t end = together(begin);
+      allocate(std::span(whole_).subspan(begin, end - begin));
+      begin = end;
+    }
+  }
+
+ private:
+  struct Whole {
+    std::size_t number;
+    StateValue* value;
+  };
+
+  void visit(StateValue& value, const StateValue* wanted) {
     if (std::holds_alternative<Tensor>(value.variant())) {
       const std::size_t number = number_of(value.as_tensor());
       const auto* part = wanted == nullptr ? nullptr : std::get_if<TensorPart>(&wanted->variant());
-      value = part == nullptr ? whole(number) : part_of(number, *part);
+      // Of another tensor than that of the file, it is the object that says what is wrong.
+      if (part != nullptr && fits(tensors_[number], *part)) {
+        value = part_of(tensors_[number], *part);
+      } else {
+        whole_.push_back({number, &value});
+      }
     } else if (std::holds_alternative<StateDict>(value.variant())) {
       const auto* dict = wanted == nullptr ? nullptr : std::get_if<StateDict>(&wanted->variant());
       const StateDict none;
@@ -34,40 +61,66 @@ class Placer {
       const auto end = (dict == nullptr ? none : *dict).end();
       for (auto& [key, child] : value.as_dict()) {  // both in the order of their keys
         while (next != end && next->first < key) ++next;
-        place(child, next != end && next->first == key ? &next->second : nullptr);
+        const bool is_wanted = next != end && next->first == key;
+        visit(child, is_wanted ? &(next++)->second : nullptr);
       }
     } else if (std::holds_alternative<StateList>(value.variant())) {
-      for (StateValue& child : value.as_list()) place(child, nullptr);
+      for (StateValue& child : value.as_list()) visit(child, nullptr);
     }
   }
 
- private:
-  StateValue whole(std::size_t number) {
-    const TensorRecord& record = header_.tensors[number];
-    Tensor tensor = Tensor::empty(shape_of(record), dtype_of(record));
-    add(record, 0, tensor);
-    return tensor;
+  static bool fits(const TensorRecord& record, const TensorPart& part) {
+    return record.shape == part.shape && dtype_of(record) == part.numbers.dtype();
   }
 
-  StateValue part_of(std::size_t number, const TensorPart& part) {
-    const TensorRecord& record = header_.tensors[number];
-    const Shape shape = shape_of(record);
-    const DType dtype = dtype_of(record);
-    // Of another tensor than that of the file, it is the object that says what is wrong.
-    if (shape != part.shape || dtype != part.numbers.dtype()) return whole(number);
-    Tensor numbers = Tensor::empty(part.numbers.shape(), dtype);
-    add(record, static_cast<std::uint64_t>(part.begin) * item_size(dtype), numbers);
-    return TensorPart{.shape = shape, .begin = part.begin, .numbers = numbers};
+  TensorPart part_of(const TensorRecord& record, const TensorPart& wanted) {
+    TensorPart part{.shape = wanted.shape,
+                    .begin = wanted.begin,
+                    .numbers = Tensor::empty(wanted.numbers.shape(), dtype_of(record))};
+    add(record.offset + static_cast<std::uint64_t>(part.begin) * item_size(dtype_of(record)),
+        part.numbers);
+    return part;
   }
 
-  void add(const TensorRecord& record, std::uint64_t offset, Tensor& tensor) {
-    if (tensor.bytes() == 0) return;
-    result_.targets.push_back({.begin = record.offset + offset,
-                               .memory = {static_cast<std::byte*>(tensor.raw()), tensor.bytes()}});
+  // The end of those tensors from `begin` on that share memory.
+  std::size_t together(std::size_t begin) const {
+    std::size_t end = begin;
+    const std::uint64_t limit = record(begin).offset + shared_bytes;
+    do {
+      ++end;
+    } while (end < whole_.size() && whole_[end].number == whole_[end - 1].number + 1 &&
+             record(end - 1).bytes <= small_bytes && record(end).bytes <= small_bytes &&
+             record(end).offset < limit);
+    return end;
   }
 
-  const Header& header_;
+  // In memory that is laid out as the file is.
+  void allocate(std::span<const Whole> wholes) {
+    const TensorRecord& first = tensors_[wholes.front().number];
+    const TensorRecord& last = tensors_[wholes.back().number];
+    const auto bytes = static_cast<std::int64_t>(last.offset + last.bytes - first.offset);
+    Tensor memory = Tensor::empty({bytes}, DType::u8);
+    add(first.offset, memory);
+    const auto owner = std::make_shared<Tensor>(memory);
+    auto* const begin = static_cast<std::byte*>(memory.raw());
+    for (const Whole& whole : wholes) {
+      const TensorRecord& record = tensors_[whole.number];
+      *whole.value =
+          Tensor::of(owner, begin + (record.offset - first.offset), record.shape, dtype_of(record));
+    }
+  }
+
+  void add(std::uint64_t begin, Tensor& memory) {
+    if (memory.bytes() == 0) return;
+    result_.targets.push_back(
+        {.begin = begin, .memory = {static_cast<std::byte*>(memory.raw()), memory.bytes()}});
+  }
+
+  const TensorRecord& record(std::size_t whole) const { return tensors_[whole_[whole].number]; }
+
+  const std::vector<TensorRecord>& tensors_;
   Scattered& result_;
+  std::vector<Whole> whole_;
 };
 
 // The entry of the file for an item; null where there is none.
@@ -156,10 +209,10 @@ void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
   }
 }
 
-Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMode mode,
+Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode,
                     const Communicator& communicator, const std::filesystem::path& path) {
   check_names(items);
-  StateDict state = numbered_tree(header);
+  StateDict state = numbered_tree(std::move(header.records), header.tensors.size());
   Scattered result;
   result.report.metadata = take_metadata(state);
   if (!header.tensors.empty()) {
@@ -172,7 +225,7 @@ Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMo
                     "leaves them out",
                     path.string(), fmt::join(result.report.unexpected, ", ")));
   }
-  Placer placer(header, result);
+  Placer placer(header.tensors, result);
   for (const Item& item : items) {
     std::optional<StateDict>& of_item = result.of_items.emplace_back();
     StateValue* value = find(state, item, communicator);
@@ -185,7 +238,7 @@ Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMo
     }
     try {
       const StateValue wanted(item.object->state_dict());
-      placer.place(*value, &wanted);
+      placer.place(*value, wanted);
       of_item = std::move(value->as_dict());
     } catch (const Error& error) {
       throw_unfit(path, item, error.what());

@@ -34,7 +34,7 @@ struct Scattered {
 
 /// Memory for what the items of this rank need of a file, the numbers in it arbitrary. CheckpointError
 /// where it has not the items that the mode wants.
-Scattered scattered(const Header& header, const std::vector<Item>& items, LoadMode mode,
+Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode,
                     const Communicator& communicator, const std::filesystem::path& path);
 
 /// Completes the report. CheckpointError where an item finds that the file does not fit: once all data are

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <type_traits>
 #include <utility>
@@ -50,11 +51,19 @@ class Flattener {
   }
 
   void add_children(const StateDict& children, int depth) {
+    make_room(flat_.records, children.size());
+    make_room(flat_.tensors, children.size());
     for (const auto& [key, child] : children) add(key, child, depth);
   }
 
   void add_children(const StateList& children, int depth) {
     for (const StateValue& child : children) add("", child, depth);
+  }
+
+  template <class T>
+  static void make_room(std::vector<T>& items, std::size_t more) {
+    const std::size_t needed = items.size() + more;
+    if (needed > items.capacity()) items.reserve(std::max(needed, 2 * items.capacity()));
   }
 
   [[noreturn]] void fail(std::size_t index, const char* why) const {
@@ -64,17 +73,16 @@ class Flattener {
   FlatState flat_;
 };
 
-class Builder {
+class Checker {
  public:
-  Builder(const std::vector<StateRecord>& records, const std::vector<Tensor>& tensors)
+  Checker(const std::vector<StateRecord>& records, std::size_t tensors)
       : records_(records), tensors_(tensors) {}
 
-  StateDict build() {
+  void check() {
     if (records_.empty() || records_[0].kind != StateRecord::dict) fail("expected a dict first");
-    StateValue root = value(0);
+    value(0);
     if (next_ != records_.size()) fail("records are left over");
-    if (next_tensor_ != tensors_.size()) fail("tensors are left over");
-    return std::move(root.as_dict());
+    if (next_tensor_ != tensors_) fail("tensors are left over");
   }
 
  private:
@@ -82,10 +90,47 @@ class Builder {
     throw StateError(fmt::format("the state records are damaged: {} (record {})", why, next_));
   }
 
-  StateValue value(int depth) {
+  const StateRecord& next() {
     if (next_ == records_.size()) fail("a record is missing");
+    return records_[next_++];
+  }
+
+  void value(int depth) {
+    const StateRecord& record = next();
     if (depth > max_state_depth) fail("the nesting is too deep");
-    const StateRecord& record = records_[next_++];
+    if (record.kind > StateRecord::list) fail("a kind is unknown");
+    if (record.kind == StateRecord::tensor) {
+      if (record.number != next_tensor_ || next_tensor_ == tensors_) {
+        fail("a tensor's number is wrong");
+      }
+      ++next_tensor_;
+    }
+    if (record.kind != StateRecord::dict && record.kind != StateRecord::list) return;
+    const std::string* before = nullptr;
+    for (std::uint64_t i = 0; i < record.number; ++i) {
+      if (next_ < records_.size() && record.kind == StateRecord::dict) {
+        const std::string& key = records_[next_].key;
+        if (before != nullptr && *before >= key) fail("a key comes twice, or out of order");
+        before = &key;
+      }
+      value(depth + 1);
+    }
+  }
+
+  const std::vector<StateRecord>& records_;
+  std::size_t tensors_;
+  std::size_t next_ = 0;
+  std::size_t next_tensor_ = 0;
+};
+
+// Of records that are checked.
+class Builder {
+ public:
+  Builder(std::vector<StateRecord>& records, const std::vector<Tensor>& tensors)
+      : next_(records.begin()), tensors_(tensors) {}
+
+  StateValue value() {
+    StateRecord& record = *next_++;
     switch (record.kind) {
       case StateRecord::boolean:
         return record.number != 0;
@@ -94,43 +139,41 @@ class Builder {
       case StateRecord::real:
         return std::bit_cast<double>(record.number);
       case StateRecord::text:
-        return record.string;
+        return std::move(record.string);
       case StateRecord::tensor:
-        if (record.number != next_tensor_ || next_tensor_ == tensors_.size()) {
-          fail("a tensor's number is wrong");
-        }
-        return tensors_[next_tensor_++];
+        return tensors_[static_cast<std::size_t>(record.number)];
       case StateRecord::dict: {
         StateDict dict;
-        for (std::uint64_t i = 0; i < record.number; ++i) {
-          if (next_ == records_.size()) fail("a record is missing");
-          const std::string& key = records_[next_].key;
-          if (!dict.insert(key, value(depth + 1))) fail("a key comes twice");
+        for (std::uint64_t left = record.number; left > 0; --left) {
+          std::string& key = next_->key;
+          dict.insert(std::move(key), value());
         }
         return dict;
       }
-      case StateRecord::list: {
+      default: {
         StateList list;
-        for (std::uint64_t i = 0; i < record.number; ++i) list.push_back(value(depth + 1));
+        for (std::uint64_t left = record.number; left > 0; --left) list.push_back(value());
         return list;
       }
-      default:
-        fail("a kind is unknown");
     }
   }
 
-  const std::vector<StateRecord>& records_;
+ private:
+  std::vector<StateRecord>::iterator next_;
   const std::vector<Tensor>& tensors_;
-  std::size_t next_ = 0;
-  std::size_t next_tensor_ = 0;
 };
 
 }  // namespace
 
 FlatState flatten(const StateDict& state) { return Flattener().flatten(state); }
 
-StateDict unflatten(const std::vector<StateRecord>& records, const std::vector<Tensor>& tensors) {
-  return Builder(records, tensors).build();
+void check_records(const std::vector<StateRecord>& records, std::size_t tensors) {
+  Checker(records, tensors).check();
+}
+
+StateDict unflatten(std::vector<StateRecord> records, const std::vector<Tensor>& tensors) {
+  check_records(records, tensors.size());
+  return std::move(Builder(records, tensors).value().as_dict());
 }
 
 const std::string& PathWalk::next(const StateRecord& record) {

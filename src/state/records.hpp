@@ -45,9 +45,12 @@ inline constexpr int max_state_depth = 64;
 /// StateError, naming the entry, for an undefined tensor, a part of one, and a tree that nests too deep.
 FlatState flatten(const StateDict& state);
 
-/// The tree again. StateError, saying which record, where the records are not a tree, name a tensor
-/// that is not there or not named once in order, or nest too deep.
-StateDict unflatten(const std::vector<StateRecord>& records, const std::vector<Tensor>& tensors);
+/// StateError, saying which record, where the records are not a tree of so many tensors: where keys of a dict
+/// do not come once and in order, a tensor is not there or not named once in order, or values nest too deep.
+void check_records(const std::vector<StateRecord>& records, std::size_t tensors);
+
+/// The tree again, after check_records().
+StateDict unflatten(std::vector<StateRecord> records, const std::vector<Tensor>& tensors);
 
 /// Goes through the records of a tree in their order, and knows where each one is.
 class PathWalk {

@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "lockstep/core/error.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 #include "tensor/dispatch.hpp"
-#include "tensor/memory_pool.hpp"
 
 namespace lockstep {
 

@@ -1,4 +1,4 @@
-#include "tensor/memory_pool.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 
 #include <cstdint>
 #include <cstring>

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "lockstep/tensor/memory_pool.hpp"
 #include "lockstep/tensor/tensor.hpp"
 
 namespace lockstep {
@@ -28,7 +29,8 @@ struct TensorPart {
 /// keys. Copies of a dict share the memory of its tensors; clone() copies that too.
 class StateDict {
  public:
-  using Map = std::map<std::string, StateValue, std::less<>>;
+  using Map = std::map<std::string, StateValue, std::less<>,
+                       memory_pool::Allocator<std::pair<const std::string, StateValue>>>;
 
   StateDict() = default;
   StateDict(std::initializer_list<std::pair<std::string, StateValue>> entries);

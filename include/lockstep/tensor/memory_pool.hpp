@@ -16,17 +16,17 @@ void* allocate(std::size_t bytes);
 /// at most 32 MiB, until it ends.
 void release(void* memory, std::size_t bytes) noexcept;
 
-/// For the parts of a graph that operations record.
+/// For the parts of a graph that operations record, and the entries of a state dict.
 template <class T>
 struct Allocator {
   using value_type = T;
-  static_assert(alignof(T) <= alignment);
 
   Allocator() = default;
   template <class U>
   Allocator(const Allocator<U>&) noexcept {}  // NOLINT: allocators convert
 
   T* allocate(std::size_t count) {
+    static_assert(alignof(T) <= alignment);
     return static_cast<T*>(memory_pool::allocate(count * sizeof(T)));
   }
   void deallocate(T* memory, std::size_t count) noexcept {
