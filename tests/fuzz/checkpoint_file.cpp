@@ -8,6 +8,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "checkpoint/file.hpp"
 #include "checkpoint/file_of.hpp"
@@ -64,15 +65,14 @@ void repair_tensors(std::string& text, std::string& data, std::minstd_rand& rand
   if (!header.tensors.empty() && random() % 2 == 0) {
     TensorRecord& tensor = header.tensors[random() % header.tensors.size()];
     tensor.dtype = static_cast<std::uint8_t>(random() % 4);
-    tensor.shape.resize(random() % 4);
-    for (std::int64_t& extent : tensor.shape) extent = static_cast<std::int64_t>(random() % 6);
+    std::vector<std::int64_t> extents(random() % 4);
+    for (std::int64_t& extent : extents) extent = static_cast<std::int64_t>(random() % 6);
+    tensor.shape = Shape(extents);
   }
   std::uint64_t end = 0;
   for (TensorRecord& tensor : header.tensors) {
-    const Shape shape{std::span<const std::int64_t>(tensor.shape)};
     tensor.offset = align(end);
-    tensor.bytes =
-        static_cast<std::uint64_t>(shape.size()) * item_size(static_cast<DType>(tensor.dtype));
+    tensor.bytes = static_cast<std::uint64_t>(tensor.shape.size()) * item_size(dtype_of(tensor));
     if (tensor.offset + tensor.bytes > 65536) return;
     end = tensor.offset + tensor.bytes;
     data.resize(std::max<std::size_t>(data.size(), end));
