@@ -1,42 +1,15 @@
 """The steps of `step` and `overlap` by torch's DistributedDataParallel over gloo: torch_peer.py ADDRESS
 INTERFACE on each rank of an mpirun, whose rank 0 is at that address and has that network interface."""
 
-import datetime
-import os
 import pathlib
-import statistics
 import sys
-import time
-
-try:
-    import torch
-    from torch import distributed, nn
-except ImportError as error:
-    sys.exit(f"torch is missing for {sys.executable} (Debian package python3-torch): {error}")
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import peer
+import torch_ranks
 
-
-def join(address, interface):
-    """Makes this process a rank of those that mpirun has started."""
-    os.environ["GLOO_SOCKET_IFNAME"] = interface
-    # A port that other jobs on this machine do not use.
-    job = int(os.environ["PMIX_NAMESPACE"])
-    distributed.init_process_group(
-        "gloo", init_method=f"tcp://{address}:{10_000 + (job >> 16) % 20_000}",
-        rank=int(os.environ["OMPI_COMM_WORLD_RANK"]), world_size=int(os.environ["OMPI_COMM_WORLD_SIZE"]),
-        timeout=datetime.timedelta(days=1))  # as long as another program may have its turn
-
-
-def requests():
-    """The lines on rank 0's stdin, on all ranks, which sleep meanwhile."""
-    while True:
-        line = [sys.stdin.readline() if distributed.get_rank() == 0 else None]
-        distributed.broadcast_object_list(line)
-        if not line[0]:
-            return
-        yield line[0]
+import torch
+from torch import distributed, nn
 
 
 def fully_connected(widths, activation):
@@ -51,30 +24,6 @@ def convolutional():
     for inputs, outputs in (1, 32), (32, 64):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten(), fully_connected([7 * 7 * 64, 128, 10], nn.ReLU))
-
-
-def median_time(seconds, call):
-    """Rank 0's median time of a call that is collective, in batches that make the barrier before them
-    short beside what is measured."""
-    shortest_batch, fewest = 5e-3, 3
-
-    def batch_time(batch):
-        distributed.barrier()
-        start = time.monotonic()
-        for _ in range(batch):
-            call()
-        return time.monotonic() - start
-
-    def agreed(value):
-        values = [value]
-        distributed.broadcast_object_list(values)
-        return values[0]
-
-    batch = 1
-    while (elapsed := agreed(batch_time(batch))) < shortest_batch:
-        batch *= 2
-    times = [batch_time(batch) for _ in range(max(fewest, round(seconds / elapsed)))]
-    return statistics.median(times) / batch
 
 
 def step(model, inputs, batch, loss, rule, **options):
@@ -100,7 +49,7 @@ def step(model, inputs, batch, loss, rule, **options):
             optimizer.step()
             count += 1
 
-        return lambda seconds: 1e3 * median_time(seconds, train)
+        return lambda seconds: 1e3 * torch_ranks.median_time(seconds, train)
 
     return set_up
 
@@ -111,7 +60,7 @@ def perceptron(widths, batch, activation=nn.ReLU, loss=nn.functional.cross_entro
 
 
 torch.set_num_threads(1)
-join(*sys.argv[1:])
+torch_ranks.join(*sys.argv[1:])
 squares = nn.functional.mse_loss
 peer.serve(f"torch {torch.__version__}", {
     "seed": perceptron([8, 16, 32, 64, 8], 5, loss=squares, rule=torch.optim.SGD, momentum=0.9),
@@ -120,4 +69,4 @@ peer.serve(f"torch {torch.__version__}", {
     "large": perceptron([1024, 2048, 2048, 2048, 10], 256),
     "cnn": step(convolutional, [1, 28, 28], 64, nn.functional.cross_entropy, torch.optim.Adam),
     "step-1gbit": perceptron([1024, 1024, 1024, 1024, 1024, 10], 512),
-}, requests(), answers=distributed.get_rank() == 0)
+}, torch_ranks.requests(), answers=distributed.get_rank() == 0)

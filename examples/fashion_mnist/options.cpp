@@ -95,6 +95,7 @@ void add_gradients(CLI::App& app, Options& options) {
   app.add_option("--accumulate", options.accumulate, "Batches for each step [1]")
       ->check(at_least_one)
       ->option_text("N");
+  app.add_flag("--sharded", options.sharded, "Each rank steps its share of the parameters");
   add_choice<GradientReduction, GradientReduction>(
       app, "--reduction", options.reduction,
       {{"mean", GradientReduction::mean}, {"sum", GradientReduction::sum}},
@@ -169,6 +170,7 @@ std::string contradiction(const Options& options) {
       {local_sgd && (options.loss_scale || options.non_finite == optim::NonFinite::skip),
        "with --local-sgd, a step that one rank alone skips would part the optimizers: no "
        "--loss-scale or --non-finite skip"},
+      {local_sgd && options.sharded, "--local-sgd steps each replica by itself: no --sharded"},
       {local_sgd && options.uneven == UnevenInputs::join,
        "with --local-sgd, all ranks make all steps: --uneven can be shortest only"},
       {local_sgd && (options.batch_norm == broadcast || options.batch_norm == synchronised),

@@ -57,7 +57,7 @@ DataParallelOptions replica_options(const Options& options) {
 
 Trainer::Trainer(nn::Module& model, const optim::UpdateRule& rule, const Options& options,
                  const Communicator& ranks)
-    : options_(options), ranks_(ranks), model_(&model), optimizer_(model.named_parameters(), rule) {
+    : options_(options), ranks_(ranks), model_(&model) {
   if (options.local_sgd > 0) {
     const ParameterAveragerOptions averages{.every = options.local_sgd,
                                             .warmup_steps = options.local_sgd_warmup};
@@ -69,11 +69,16 @@ Trainer::Trainer(nn::Module& model, const optim::UpdateRule& rule, const Options
   } else {
     replica_.emplace(model, ranks, replica_options(options));
   }
-  if (options.clip) {
-    optimizer_.set_clipping({.global_norm = options.clip,
-                             .non_finite = options.non_finite.value_or(optim::NonFinite::error)});
+  if (options.sharded) {
+    optimizer_ = std::make_unique<ShardedOptimizer>(model.named_parameters(), rule, ranks);
+  } else {
+    optimizer_ = std::make_unique<NamedOptimizer>(model.named_parameters(), rule);
   }
-  std::vector<ReplicaCheck::Item> alike{{"model", model}, {"optimizer", optimizer_}};
+  if (options.clip) {
+    optimizer_->set_clipping({.global_norm = options.clip,
+                              .non_finite = options.non_finite.value_or(optim::NonFinite::error)});
+  }
+  std::vector<ReplicaCheck::Item> alike{{"model", model}, {"optimizer", *optimizer_}};
   if (options.loss_scale) alike.emplace_back("loss_scale", loss_scale_.emplace());
   // Without checks it still counts the steps, for a resume that has some.
   const std::int64_t every = options.check_every.value_or(options.replicas_differ() ? 0 : 100);
@@ -90,7 +95,7 @@ Variable Trainer::loss(const data::Batch& batch) {
 }
 
 bool Trainer::take(const data::Batch& batch) {
-  if (batches_ == 0) optimizer_.zero_grad();
+  if (batches_ == 0) optimizer_->zero_grad();
   const bool last = ++batches_ == options_.accumulate;
   if (averager_) {
     loss(batch).backward();
@@ -110,13 +115,13 @@ void Trainer::step() {
   batches_ = 0;
   StepReport report;
   if (loss_scale_) {
-    report = loss_scale_->step(optimizer_);
+    report = loss_scale_->step(*optimizer_);
     loss_scale_->update();
   } else {
-    report = optimizer_.step({.non_finite = options_.non_finite});
+    report = optimizer_->step({.non_finite = options_.non_finite});
   }
   if (!report.applied) ++skipped_;
-  if (averager_) averager_->step(optimizer_);
+  if (averager_) averager_->step(*optimizer_);
   check_->step();
 }
 
@@ -126,7 +131,7 @@ bool Trainer::end_epoch() {
     backward({});
     step();
   }
-  if (averager_) averager_->average(optimizer_);
+  if (averager_) averager_->average(*optimizer_);
   if (options_.batch_norm == BatchNormalisation::local) {
     for (auto& [name, buffer] : model_->named_buffers()) {
       ranks_.broadcast_bytes(buffer.raw(), buffer.bytes());
@@ -136,7 +141,7 @@ bool Trainer::end_epoch() {
 }
 
 std::vector<checkpoint::Item> Trainer::state() {
-  std::vector<checkpoint::Item> items{{"optimizer", optimizer_}, {"check", *check_}};
+  std::vector<checkpoint::Item> items{{"optimizer", *optimizer_}, {"check", *check_}};
   if (loss_scale_) items.emplace_back("loss_scale", *loss_scale_);
   if (averager_) items.emplace_back("averager", *averager_);
   if (options_.compresses()) items.emplace_back("compression", replica_->reducer());

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <lockstep/lockstep.hpp>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -40,7 +41,7 @@ class Trainer {
   /// be. Returns whether there was such a step. Collective.
   bool end_epoch();
 
-  lockstep::NamedOptimizer& optimizer() { return optimizer_; }
+  lockstep::NamedOptimizer& optimizer() { return *optimizer_; }
   /// What a checkpoint needs beside the model.
   std::vector<lockstep::checkpoint::Item> state();
 
@@ -61,7 +62,7 @@ class Trainer {
   lockstep::nn::Module* model_;
   std::optional<lockstep::DataParallel> replica_;  // this, or in local SGD the averager
   std::optional<lockstep::ParameterAverager> averager_;
-  lockstep::NamedOptimizer optimizer_;
+  std::unique_ptr<lockstep::NamedOptimizer> optimizer_;
   std::optional<lockstep::optim::LossScale> loss_scale_;
   std::optional<lockstep::ReplicaCheck> check_;
   std::int64_t batches_ = 0;  // of the step to come

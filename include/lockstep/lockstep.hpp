@@ -50,6 +50,7 @@
 #include "lockstep/parallel/join.hpp"
 #include "lockstep/parallel/parameter_averager.hpp"
 #include "lockstep/parallel/replica_check.hpp"
+#include "lockstep/parallel/sharded_optimizer.hpp"
 #include "lockstep/state/named_tensors.hpp"
 #include "lockstep/state/scalars.hpp"
 #include "lockstep/state/state_dict.hpp"

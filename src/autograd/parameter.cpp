@@ -127,6 +127,16 @@ void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* o
   ++state->layout_epoch;
 }
 
+void Parameter::rebind_value(Tensor value, bool copies) {
+  const auto& state = VariableState::of(*this);
+  check_same(state->value, value, "rebind_value");
+  if (copies) value.copy_from(state->value);
+  state->value = std::move(value);
+  const ParameterState& parameter = *state->parameter;
+  if (parameter.table != nullptr) ++parameter.table->layout_epoch;
+  ++state->layout_epoch;
+}
+
 autograd::GradientOwner* Parameter::gradient_owner() const { return parameter_state(*this).owner; }
 
 void Parameter::set_has_grad(bool has_grad) {

@@ -9,36 +9,17 @@
 
 #include "checkpoint/metadata.hpp"
 #include "lockstep/core/error.hpp"
+#include "state/parts.hpp"
 #include "state/state_hashes.hpp"
 
 namespace lockstep::checkpoint {
 namespace {
-
-std::string describe(const TensorPart& part) {
-  return fmt::format("parts of a tensor of {} {}", to_string(part.numbers.dtype()),
-                     to_string(part.shape));
-}
 
 void check_part(const TensorPart& part, const std::string& key) {
   const std::int64_t end = part.begin + (part.numbers.defined() ? part.numbers.size() : 0);
   if (part.numbers.defined() && part.begin >= 0 && end <= part.shape.size()) return;
   throw StateError(fmt::format("'{}': expected a part of {} numbers, found numbers {} to {}", key,
                                part.shape.size(), part.begin, end));
-}
-
-// Moves parts of tensors to `own`.
-void split(StateDict& alike, StateDict& own) {
-  for (auto& [key, value] : alike) {
-    if (const auto* part = std::get_if<TensorPart>(&value.variant())) {
-      const std::string description = describe(*part);
-      own[key] = std::move(value);
-      value = description;
-    } else if (std::holds_alternative<StateDict>(value.variant())) {
-      StateDict below;
-      split(value.as_dict(), below);
-      if (!below.empty()) own[key] = std::move(below);
-    }
-  }
 }
 
 struct Range {
@@ -96,8 +77,7 @@ Contribution contribution_of(const std::vector<Item>& items, int rank) {
     } else if (item.scope == ItemScope::distributed) {
       own[item.name] = std::move(state);
     } else {
-      StateDict parts;
-      split(state, parts);
+      StateDict parts = split_parts(state);
       result.alike[item.name] = std::move(state);
       if (!parts.empty()) own[item.name] = std::move(parts);
     }

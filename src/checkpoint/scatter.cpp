@@ -237,7 +237,7 @@ Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode
       continue;
     }
     try {
-      const StateValue wanted(item.object->state_dict());
+      const StateValue wanted(item.object->wanted());
       placer.place(*value, wanted);
       of_item = std::move(value->as_dict());
     } catch (const Error& error) {

@@ -152,11 +152,11 @@ std::string CombinedOptimizer::local_name(std::size_t member, const std::string&
   return prefix.empty() || !has_prefix(prefix, name) ? name : name.substr(prefix.size() + 1);
 }
 
-StateDict CombinedOptimizer::state_dict() const {
+StateDict CombinedOptimizer::join_states(StateDict (KeyedOptimizer::*state_of)() const) const {
   StateDict rules, states;
   StateList groups;
   for (const auto& [prefix, member] : members_) {
-    const StateDict state = member.get().state_dict();
+    const StateDict state = (member.get().*state_of)();
     rules[prefix] = state.at("rule");
     for (const auto& [name, slots] : state.at("state").as_dict())
       states[join(prefix, name)] = slots;

@@ -89,6 +89,7 @@ void NamedOptimizer::add_group(const ParamGroupOptions& options) {
     Entry& entry = entries_.emplace_back();
     entry.parameter = std::move(member.parameter);
     entry.name = &position->first;
+    entry.share = {0, entry.parameter.size()};
     entry.group = groups_.size() - 1;
     entry.run = runs_.size();
     runs_.push_back({.begin = entries_.size() - 1, .end = entries_.size()});
@@ -103,6 +104,60 @@ void NamedOptimizer::check_sizes(const optim::UpdateRule& rule) {
   };
   check("slots", rule.slots().size(), optim::UpdateRule::max_slots);
   check("scalars", rule.scalars().size(), optim::UpdateRule::max_scalars);
+}
+
+bool NamedOptimizer::steps_whole(const ParamGroup& group) const {
+  return std::any_of(groups_.begin(), groups_.end(), [&group](const Group& own) {
+    return &own.group == &group && own.rule->whole_parameters();
+  });
+}
+
+void NamedOptimizer::set_shares(const std::function<Share(const Parameter&)>& share_of,
+                                const std::function<void(MovingSlots&)>& move) {
+  settle_all();
+  std::vector<Share> shares(entries_.size());
+  std::vector<std::vector<Tensor>> numbers(entries_.size());
+  for (const auto& [name, index] : index_) {
+    const Entry& entry = entries_[index];
+    shares[index] = share_of(entry.parameter);
+    for (const Slot& slot : entry.slots) numbers[index].push_back(slot.numbers);
+    if (!entry.exists) continue;
+    MovingSlots moving{.parameter = {name, entry.parameter}, .numbers = {}};
+    for (std::size_t i = 0; i < entry.slots.size(); ++i) {
+      if (entry.slots[i].live) moving.numbers.push_back(&numbers[index][i]);
+    }
+    move(moving);
+  }
+  bool is_shared = true;
+  const auto swap_all = [&] {
+    std::swap(is_shared_, is_shared);
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      std::swap(entries_[i].share, shares[i]);
+      for (std::size_t slot = 0; slot < entries_[i].slots.size(); ++slot) {
+        std::swap(entries_[i].slots[slot].numbers, numbers[i][slot]);
+      }
+    }
+  };
+  swap_all();
+  try {
+    arrange_slots([](const Entry&) { return false; });
+  } catch (...) {
+    swap_all();
+    throw;
+  }
+}
+
+void NamedOptimizer::remove_last_group() {
+  settle_all();
+  const std::size_t last = groups_.size() - 1;
+  std::erase_if(entries_, [last](const Entry& entry) { return entry.group == last; });
+  for (const NamedParameter& member : groups_.back().group.parameters()) {
+    index_.erase(member.name);
+    in_group_.erase(member.parameter.identity());
+  }
+  groups_.pop_back();
+  for (std::size_t i = 0; i < entries_.size(); ++i) index_.at(*entries_[i].name) = i;
+  find_runs();
 }
 
 bool NamedOptimizer::keeps_state() const {

@@ -30,6 +30,10 @@ bool follows(const Tensor& tensor, const Tensor& next) {
              address(next);
 }
 
+Tensor window(const Tensor& tensor, std::int64_t begin, std::int64_t size) {
+  return tensor.defined() ? tensor.window(begin, {size}) : Tensor();
+}
+
 VariableState& state_of(const Parameter& parameter) { return *VariableState::of(parameter); }
 
 bool steps_now(const autograd::GradientFlags& flags) {
@@ -43,6 +47,15 @@ bool NamedOptimizer::slots_changed() const {
     const auto slots = group.rule->slots();
     return !std::equal(slots.begin(), slots.end(), group.slots.begin(), group.slots.end());
   });
+}
+
+Shape NamedOptimizer::slot_shape(const Entry& entry) const {
+  return is_shared_ ? Shape{entry.share.size} : entry.parameter.shape();
+}
+
+// As Tensor::padded_size(), of a slot.
+std::int64_t NamedOptimizer::padded_size(const Entry& entry) {
+  return window(entry.parameter.value(), entry.share.begin, entry.share.size).padded_size();
 }
 
 // Gives the wanted entries, and all that have state, the slots of their rule, in an order in memory
@@ -88,18 +101,17 @@ void NamedOptimizer::arrange_slots(const std::function<bool(const Entry&)>& want
       };
       std::int64_t total = 0;
       for (const std::size_t i : order) {
-        if (has_slot(i)) total += entries_[i].parameter.value().padded_size();
+        if (has_slot(i)) total += padded_size(entries_[i]);
       }
       memory.push_back(Tensor::zeros({total}, dtype));
       std::int64_t offset = 0;
       for (const std::size_t i : order) {
         if (!has_slot(i)) continue;
-        const Parameter& parameter = entries_[i].parameter;
-        Tensor window = memory.back().window(offset, parameter.shape());
+        Tensor window = memory.back().window(offset, slot_shape(entries_[i]));
         Tensor& numbers = arranged[i][slot].numbers;
         if (numbers.defined()) window.copy_from(numbers);
         numbers = std::move(window);
-        offset += parameter.value().padded_size();
+        offset += padded_size(entries_[i]);
       }
     }
   }
@@ -134,17 +146,27 @@ void NamedOptimizer::arrange_slots(const std::function<bool(const Entry&)>& want
   find_runs();
 }
 
-// Whether all memory of an entry lies where that of the one before ends. Only in a layout that
+// Whether an entry can be in the run of the one before, but for where its memory is. Only in a layout that
 // someone owns is the padding between two parameters nobody else's; what lies between borrowed ones
 // is the caller's.
-bool NamedOptimizer::continues(const Entry& before, const Entry& entry) const {
+bool NamedOptimizer::is_next(const Entry& before, const Entry& entry) {
   const Parameter &a = before.parameter, &b = entry.parameter;
   const autograd::ParameterState &owned_a = *state_of(a).parameter,
                                  &owned_b = *state_of(b).parameter;
-  if (before.group != entry.group || !before.arranged || !entry.arranged ||
-      a.dtype() != b.dtype() || owned_a.table == nullptr || owned_a.table != owned_b.table ||
-      owned_a.index + 1 != owned_b.index || a.value().borrowed() || b.value().borrowed() ||
-      !follows(a.value(), b.value()) || !follows(state_of(a).gradient, state_of(b).gradient)) {
+  return before.group == entry.group && before.arranged && entry.arranged &&
+         a.dtype() == b.dtype() && owned_a.table != nullptr && owned_a.table == owned_b.table &&
+         owned_a.index + 1 == owned_b.index && !a.value().borrowed() && !b.value().borrowed();
+}
+
+// Whether all memory of an entry's share lies where that of the one before ends.
+bool NamedOptimizer::continues(const Entry& before, const Entry& entry) const {
+  const auto follows_in = [&](const Tensor& a, const Tensor& b) {
+    return follows(window(a, before.share.begin, before.share.size),
+                   window(b, entry.share.begin, entry.share.size));
+  };
+  const Parameter &a = before.parameter, &b = entry.parameter;
+  if (!follows_in(a.value(), b.value()) ||
+      !follows_in(state_of(a).gradient, state_of(b).gradient)) {
     return false;
   }
   for (std::size_t i = 0; i < groups_[entry.group].slots.size(); ++i) {
@@ -157,7 +179,11 @@ void NamedOptimizer::find_runs() {
   runs_.clear();
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
-    if (i == 0 || !continues(entries_[i - 1], entry)) {
+    const bool filled = entry.share.size > 0;
+    // Those with a share are side by side in a run, which others begin and end.
+    if (i == 0 || !is_next(entries_[i - 1], entry) ||
+        (filled && runs_.back().has_share() &&
+         (runs_.back().last_filled + 1 != i || !continues(entries_[i - 1], entry)))) {
       Run& run = runs_.emplace_back();
       run.begin = i;
       const autograd::ParameterState& owned = *state_of(entry.parameter).parameter;
@@ -168,7 +194,11 @@ void NamedOptimizer::find_runs() {
       }
     }
     entry.run = runs_.size() - 1;
-    runs_.back().end = i + 1;
+    Run& run = runs_.back();
+    run.end = i + 1;
+    if (!filled) continue;
+    if (!run.has_share()) run.first_filled = i;
+    run.last_filled = i;
   }
 }
 
@@ -230,24 +260,29 @@ bool NamedOptimizer::layout_changed() const {
   return false;
 }
 
-// One call of the rule for neighbours that have everything alike.
+// One call of the rule for neighbours in a run that have everything alike, for their scalars even where this
+// optimizer has no share of them.
 void NamedOptimizer::step_range(std::size_t begin, std::size_t end, std::int64_t step, bool fresh,
                                 double gradient_scale) {
-  Entry& first = entries_[begin];
-  const Group& group = groups_[first.group];
-  dispatch_floating(first.parameter.dtype(), [&]<class T>() {
-    const Tensor& last = entries_[end - 1].parameter.value();
-    T* value = first.parameter.mutable_value().data<T>();
-    const auto size = static_cast<std::size_t>(last.data<T>() + last.size() - value);
+  Entry& entry = entries_[begin];
+  const Group& group = groups_[entry.group];
+  const Run& run = runs_[entry.run];
+  const bool has_share = run.has_share() && run.first_filled < end && run.last_filled >= begin;
+  Entry& first = entries_[has_share ? std::max(begin, run.first_filled) : begin];
+  Entry& last = entries_[has_share ? std::min(end - 1, run.last_filled) : begin];
+  dispatch_floating(entry.parameter.dtype(), [&]<class T>() {
+    T* value = first.parameter.mutable_value().data<T>() + first.share.begin;
+    const T* value_end = last.parameter.value().data<T>() + last.share.begin + last.share.size;
+    const auto size = static_cast<std::size_t>(value_end - value);
     std::array<std::span<T>, optim::UpdateRule::max_slots> slots;
     for (std::size_t i = 0; i < group.slots.size(); ++i) {
       slots[i] = {first.slots[i].numbers.data<T>(), size};
     }
     group.rule->update(optim::UpdateRange<T>{
         .value = {value, size},
-        .gradient = {first.parameter.grad().data<T>(), size},
+        .gradient = {first.parameter.grad().data<T>() + first.share.begin, size},
         .slots = std::span(slots).first(group.slots.size()),
-        .scalars = std::span(first.scalars).first(group.rule->scalars().size()),
+        .scalars = std::span(entry.scalars).first(group.rule->scalars().size()),
         .fresh = fresh,
         .step = step,
         .gradient_scale = gradient_scale});

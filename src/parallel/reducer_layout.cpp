@@ -10,6 +10,7 @@
 #include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/logical_replicas.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 #include "parallel/environment_timeline.hpp"
 #include "parallel/reducer_engine.hpp"
 #include "parallel/verify.hpp"
@@ -115,6 +116,7 @@ GradientReducer::Engine::Engine(std::vector<NamedParameter> parameters,
   agreed_.resize(items_.size());
   end_round();
   bind(values);
+  memory_pool::give_back();  // where values were
 }
 
 // Finds places for values, in memory of this rank, which it returns, and for gradients, in that of

@@ -7,6 +7,7 @@
 
 #include "comm/drift.hpp"
 #include "lockstep/core/error.hpp"
+#include "state/parts.hpp"
 #include "state/state_hashes.hpp"
 
 namespace lockstep {
@@ -47,6 +48,7 @@ void ReplicaCheck::compare(std::int64_t step) {
   communicator_.agree([&] {
     StateDict state;
     for (const Item& item : items_) state[item.name] = item.object->state_dict();
+    split_parts(state);  // of which each rank has its own
     const FlatState flat = flatten(state);
     std::vector<std::uint64_t> checksums;
     for (const Tensor& tensor : flat.tensors) checksums.push_back(checksum(tensor));

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <new>
+#include <utility>
 
 namespace lockstep::memory_pool {
 namespace {
@@ -44,6 +45,7 @@ struct Free {
 
 struct Kept {
   ~Kept();
+  void give_back() noexcept;
 
   std::array<Free*, classes> blocks{};
   std::size_t bytes = 0;
@@ -55,13 +57,14 @@ thread_local Kept kept;
 
 Kept::~Kept() {
   ended = true;
-  for (Free* block : blocks) {
-    while (block != nullptr) {
-      Free* next = block->next;
-      free_units(block);
-      block = next;
-    }
+  give_back();
+}
+
+void Kept::give_back() noexcept {
+  for (Free*& first : blocks) {
+    while (first != nullptr) free_units(std::exchange(first, first->next));
   }
+  bytes = 0;
 }
 
 // The address sanitizer sees a block that is used after its release only if it is released for good.
@@ -99,6 +102,10 @@ void release(void* memory, std::size_t bytes) noexcept {
   if (size > most_kept - pool.bytes) return free_units(memory);
   pool.bytes += size;
   pool.blocks[size_class] = new (memory) Free{pool.blocks[size_class]};
+}
+
+void give_back() noexcept {
+  if (!ended) kept.give_back();
 }
 
 }  // namespace lockstep::memory_pool

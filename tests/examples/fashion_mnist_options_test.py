@@ -59,7 +59,7 @@ class Variants(Example):
     def test_what_changes_no_bit(self):
         plain = self.variant()
         for options in (("--predivide", 4), ("--missing", "leave-out"), ("--missing", "error"),
-                        ("--check-every", 0), ("--check-every", 2), ("--clip", 1e9),
+                        ("--check-every", 0), ("--check-every", 2), ("--clip", 1e9), ("--sharded",),
                         ("--non-finite", "skip"), ("--loss-scale",),
                         # There is one host.
                         ("--wire", "fp16"), ("--top-k", 0.01), ("--power-sgd", 2)):
@@ -69,6 +69,13 @@ class Variants(Example):
                     self.assertEqual(record.pop("skipped_steps", 0), 0)
                     self.assertEqual(record.pop("loss_scale", 65536), 65536)
                 self.assertEqual(results, plain)
+
+    def test_a_sharded_optimizer_goes_on_as_a_whole_one_and_back(self):
+        self.train(2, "--sharded", "--epochs", 1)
+        self.train(2, "--epochs", 2, "--resume")
+        self.train(2, "--sharded", "--epochs", 3, "--resume")
+        self.variant(epochs=3)
+        self.assertEqual(newest_state(self.out), newest_state(self.last))
 
     def test_synchronised_statistics_are_those_of_one_large_batch(self):
         sgd = "--optimizer", "sgd"

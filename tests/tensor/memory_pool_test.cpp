@@ -86,6 +86,9 @@ TEST(MemoryPool, gives_back_what_is_beyond_its_limit_and_the_rest_when_its_threa
     for (void* block : blocks) release(block, largest);
     EXPECT_GT(resident_bytes(), before + 7 * largest);
     EXPECT_LT(resident_bytes(), before + 9 * largest);
+    give_back();
+    EXPECT_LT(resident_bytes(), before + largest);
+    release(allocate(largest), largest);
   }).join();
   EXPECT_LT(resident_bytes(), before + largest);
 }

@@ -109,6 +109,8 @@ class Parameter : public Variable {
   /// has set GradientFlags::reduced. Shapes and dtypes must be those of the parameter.
   void rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner, std::size_t index,
               const Tensor& reduced = {});
+  /// Moves the value alone; it is copied there, unless it is there already.
+  void rebind_value(Tensor value, bool copies = true);
   /// Who owns the gradient's storage; nullptr for the parameter itself.
   autograd::GradientOwner* gradient_owner() const;
   /// Declares that the storage holds a gradient (or none), without touching the numbers.

@@ -38,7 +38,8 @@ class CombinedOptimizer : public KeyedOptimizer {
   bool contains(const Parameter& parameter) const override;
 
   /// {"rule": {"dense": "Adam", …}, "state": {"dense.net1.0.weight": {…}, …}, "param_groups": […]}
-  StateDict state_dict() const override;
+  StateDict state_dict() const override { return join_states(&KeyedOptimizer::state_dict); }
+  StateDict wanted() const override { return join_states(&KeyedOptimizer::wanted); }
   /// As the members do it, each with its part of the source.
   LoadReport load_state_dict(const StateDict& source, const LoadOptions& options) override;
   using KeyedOptimizer::load_state_dict;
@@ -54,6 +55,7 @@ class CombinedOptimizer : public KeyedOptimizer {
   void update(const Parameter& parameter, double gradient_scale) override;
 
  private:
+  StateDict join_states(StateDict (KeyedOptimizer::*state_of)() const) const;
   std::size_t member_of(const std::string& name) const;
   std::string local_name(std::size_t member, const std::string& name) const;
   std::vector<StateDict> split(const StateDict& source, const LoadOptions& options,

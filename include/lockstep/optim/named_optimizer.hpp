@@ -50,6 +50,7 @@ class NamedOptimizer : public KeyedOptimizer {
   }
 
   StateDict state_dict() const override;
+  StateDict wanted() const override;
 
   /// The rules of PyTorch's _NamedOptimizer: this optimizer must have state already (step() or
   /// init_state()), unless its rule keeps none. A parameter that the source lacks keeps its state;
@@ -70,15 +71,40 @@ class NamedOptimizer : public KeyedOptimizer {
   bool update(double gradient_scale) override;
   void update(const Parameter& parameter, double gradient_scale) override;
 
+ protected:
+  /// Numbers of a parameter, in row-major order.
+  struct Share {
+    std::int64_t begin = 0, size = 0;
+
+    bool operator==(const Share&) const = default;
+  };
+  /// Slots of one parameter that has state, where this optimizer is to step another share of it.
+  struct MovingSlots {
+    NamedParameter parameter;
+    std::vector<Tensor*>
+        numbers;  ///< of the share of before, to be replaced by those of the new one
+  };
+
+  /// Whether a rule of the groups steps whole parameters only.
+  bool steps_whole(const ParamGroup& group) const;
+  /// From now on this optimizer steps, and has the state of, a share of each parameter: other ranks have
+  /// the rest, and state dicts have TensorParts. `move` is called for each parameter in a group, in the
+  /// order of names, that has state. Where it throws, nothing changes.
+  void set_shares(const std::function<Share(const Parameter&)>& share_of,
+                  const std::function<void(MovingSlots&)>& move);
+  /// Takes the last group away again.
+  void remove_last_group();
+
  private:
   struct Slot {
     std::string name;
-    Tensor numbers;     // a window of slot_memory_
+    Tensor numbers;     // of the share, a window of slot_memory_
     bool live = false;  // whether it means something
   };
   struct Entry {
     Parameter parameter;
     const std::string* name = nullptr;
+    Share share;
     std::size_t group = 0;
     std::size_t run = 0;  // the one in runs_ that it is in
     std::int64_t steps = 0;
@@ -95,12 +121,15 @@ class NamedOptimizer : public KeyedOptimizer {
   /// and their scalars those of the first one.
   struct Run {
     std::size_t begin = 0, end = 0;
+    std::size_t first_filled = 1, last_filled = 0;  // entries with numbers in their share, if any
     std::shared_ptr<autograd::GradientTable> table =
         nullptr;  // of flags; none for an entry by itself
     std::size_t first_flag = 0;
     std::uint64_t layout_epoch = 0;  // of the table
     bool uniform = false;            // whether all are live, with equal step counts and scalars
     std::int64_t ahead = 0;
+
+    bool has_share() const noexcept { return first_filled <= last_filled; }
   };
   struct Group {
     ParamGroup group;
@@ -114,6 +143,9 @@ class NamedOptimizer : public KeyedOptimizer {
   static void check_sizes(const optim::UpdateRule& rule);
   Entry& entry(const std::string& name) { return entries_[index_.at(name)]; }
   const std::string& name_here(const std::string& name) const;
+  Shape slot_shape(const Entry& entry) const;
+  static std::int64_t padded_size(const Entry& entry);
+  static bool is_next(const Entry& before, const Entry& entry);
   bool continues(const Entry& before, const Entry& entry) const;
   bool slots_changed() const;
   bool layout_changed() const;
@@ -128,6 +160,7 @@ class NamedOptimizer : public KeyedOptimizer {
   std::int64_t steps_of(const Entry& entry) const;
   double scalar_of(const Entry& entry, std::size_t scalar) const;
   bool keeps_state() const;
+  StateValue slot_value(const Entry& entry, const Tensor& numbers) const;
   StateDict entry_state(const Entry& entry) const;
   LoadPlan plan_load(const StateDict& source, const LoadOptions& options) const;
   LoadPlan plan_restore(const StateDict& source) const;
@@ -143,6 +176,7 @@ class NamedOptimizer : public KeyedOptimizer {
   std::vector<Entry> entries_;                   // group by group, each by address
   std::vector<Run> runs_;                        // of entries_, in their order
   std::vector<Tensor> slot_memory_;
+  bool is_shared_ = false;  // whether other ranks step the rest of each parameter
 };
 
 }  // namespace lockstep

@@ -15,7 +15,7 @@ struct ReplicaCheckOptions {
 };
 
 /// Watches that replicas stay equal: every so many steps, the states of all ranks are compared, by
-/// hashes (XXH3) of their bits.
+/// hashes (XXH3) of their bits. Of a TensorPart it is the shape and dtype of the whole.
 ///
 ///     ReplicaCheck check(world, {{"model", model}, {"optimizer", optimizer}});
 ///     for (…) {

@@ -63,6 +63,10 @@ class Stateful {
   /// The state by name. Tensors share the object's memory: clone() the dict to keep it.
   virtual StateDict state_dict() const = 0;
 
+  /// What of a saved state this object can take over: where it has a TensorPart, whose numbers mean nothing,
+  /// restore(source) needs no more than that part, and whole tensors elsewhere.
+  virtual StateDict wanted() const { return state_dict(); }
+
   /// Throws what restore(source) would, and changes nothing.
   virtual void check_restore(const StateDict& source) const = 0;
 

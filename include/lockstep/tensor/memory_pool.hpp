@@ -16,6 +16,10 @@ void* allocate(std::size_t bytes);
 /// at most 32 MiB, until it ends.
 void release(void* memory, std::size_t bytes) noexcept;
 
+/// Gives back all that this thread keeps: for who has moved much of what was in blocks, which nothing
+/// will ask for again.
+void give_back() noexcept;
+
 /// For the parts of a graph that operations record, and the entries of a state dict.
 template <class T>
 struct Allocator {

@@ -1,0 +1,121 @@
+// Reduction and step together, of an optimizer that is sharded and of one that is not: sharded all. Memory of
+// one of them: sharded KIND.
+
+#include <malloc.h>
+
+#include <fstream>
+#include <functional>
+#include <lockstep/lockstep.hpp>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "program.hpp"
+
+using namespace lockstep;
+
+namespace {
+
+constexpr std::int64_t count = 20, size = 500'000;
+
+const optim::Adam adam({.lr = 1e-8});
+const optim::SGD sgd({.lr = 1e-8, .momentum = 0.9});
+
+/// Parameters with gradients that are there already, which are reduced and stepped again and again.
+class Training {
+ public:
+  using MakeOptimizer =
+      std::function<std::unique_ptr<KeyedOptimizer>(const std::vector<NamedParameter>&)>;
+
+  Training(const Communicator& ranks, const MakeOptimizer& make_optimizer)
+      : parameters_(bench::normal_parameters(count, size)),
+        reducer_(parameters_, ranks),
+        optimizer_(make_optimizer(parameters_)) {
+    for (auto& [name, parameter] : parameters_) {
+      fill_normal(parameter.mutable_grad(), RandomKey(2).fold(name), 0, 1);
+    }
+  }
+
+  void step() {
+    for (const auto& [name, parameter] : parameters_) reducer_.mark_ready(parameter);
+    reducer_.finish();
+    optimizer_->step();
+  }
+
+ private:
+  std::vector<NamedParameter> parameters_;
+  GradientReducer reducer_;
+  std::unique_ptr<KeyedOptimizer> optimizer_;
+};
+
+/// Of memory of this process, of which a page that several share counts in parts.
+double proportional_bytes() {
+  malloc_trim(0);
+  std::ifstream file("/proc/self/smaps_rollup");
+  std::string word;
+  double kibibytes = 0;
+  while (file >> word) {
+    if (word == "Pss:") file >> kibibytes;
+  }
+  return 1024 * kibibytes;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const mpi::Environment mpi(argc, argv);
+  return mpi.run([&] {
+    const Communicator world(MPI_COMM_WORLD);
+    const auto sharded = [&](const optim::UpdateRule& rule, bool shared_replica) {
+      return [&, shared_replica](const std::vector<NamedParameter>& parameters) {
+        return std::make_unique<ShardedOptimizer>(
+            parameters, rule, world, ShardedOptimizerOptions{.shared_replica = shared_replica});
+      };
+    };
+    const auto whole = [](const optim::UpdateRule& rule) {
+      return [&](const std::vector<NamedParameter>& parameters) {
+        return std::make_unique<NamedOptimizer>(parameters, rule);
+      };
+    };
+    // Milliseconds.
+    const auto times = [&](const optim::UpdateRule& rule, bool shared_replica) {
+      return [&, shared_replica]() -> bench::Case {
+        const auto ours = std::make_shared<Training>(world, sharded(rule, shared_replica));
+        const auto peer = std::make_shared<Training>(world, whole(rule));
+        return [&, ours, peer](double seconds) {
+          const auto medians =
+              bench::median_times(world, seconds, {[&] { ours->step(); }, [&] { peer->step(); }});
+          return bench::Measurement{1e3 * medians[0], 1e3 * medians[1]};
+        };
+      };
+    };
+    // Of each rank, on the mean of all.
+    const auto bytes_a_parameter = [&](const Training::MakeOptimizer& make_optimizer) {
+      const double before = proportional_bytes();
+      Training training(world, make_optimizer);
+      for (int step = 0; step < 3; ++step) training.step();
+      return world.all_reduce(proportional_bytes() - before, ReduceOp::mean) /
+             static_cast<double>(count * size);
+    };
+    const std::string kind = argc == 2 ? argv[1] : "";
+    const std::map<std::string, Training::MakeOptimizer> kinds{
+        {"sharded", sharded(adam, false)},
+        {"shared-replica", sharded(adam, true)},
+        {"unsharded", whole(adam)}};
+    if (kind == "all") {
+      bench::serve(world, {{"adam", times(adam, false)},
+                           {"adam-shared-replica", times(adam, true)},
+                           {"sgd", times(sgd, false)}});
+    } else if (kinds.contains(kind)) {
+      bench::serve(world, {{"memory", [&]() -> bench::Case {
+                              const double bytes = bytes_a_parameter(kinds.at(kind));
+                              return [bytes](double) { return bench::Measurement{bytes}; };
+                            }}});
+    } else {
+      throw OptionError("expected sharded all, sharded, shared-replica or unsharded");
+    }
+    return 0;
+  });
+}

@@ -1,0 +1,394 @@
+// A sharded optimizer next to one that each rank has whole.
+
+#include "lockstep/parallel/sharded_optimizer.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lockstep/core/error.hpp"
+#include "lockstep/optim/adam.hpp"
+#include "lockstep/optim/combined_optimizer.hpp"
+#include "lockstep/optim/lamb.hpp"
+#include "lockstep/optim/schedule.hpp"
+#include "lockstep/optim/scheduler.hpp"
+#include "lockstep/optim/sgd.hpp"
+#include "lockstep/optim/step_in_backward.hpp"
+#include "lockstep/parallel/data_parallel.hpp"
+#include "lockstep/parallel/join.hpp"
+#include "optim/all_rules.hpp"
+#include "parallel/batches.hpp"
+#include "parallel/rank_groups.hpp"
+#include "parallel/sharded_training.hpp"
+#include "testing/mpi_test.hpp"
+#include "testing/throws.hpp"
+
+LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
+
+namespace lockstep {
+
+using namespace testing;
+
+namespace {
+
+const optim::Adam adam({.lr = 0.01, .weight_decay = 0.1});
+
+/// The same training with an optimizer that each rank has whole, and with a sharded one.
+struct Pair {
+  explicit Pair(const optim::UpdateRule& rule,
+                const std::vector<ParamGroupOptions>& groups = {{.params = "*"}})
+      : Pair(rule, groups, {}) {}
+  Pair(const optim::UpdateRule& rule, const std::vector<ParamGroupOptions>& groups,
+       const ShardedOptimizerOptions& options, const Communicator& ranks = world())
+      : whole_training(ranks),
+        training(ranks),
+        whole(whole_training.parameters, rule, groups),
+        sharded(training.parameters, rule, groups, ranks, options) {
+    whole_training.reduce();
+    training.reduce();
+  }
+
+  void run(std::uint64_t first, std::uint64_t steps, const std::set<std::string>& without = {}) {
+    whole_training.run(whole, first, steps, without);
+    training.run(sharded, first, steps, without);
+  }
+  void expect_same() const {
+    EXPECT_TRUE(same(training.values(), whole_training.values()));
+    const StateDict gathered = sharded.gather_state_dict();
+    if (sharded.communicator().rank() != 0) return;
+    EXPECT_TRUE(same(gathered.at("state").as_dict(), whole.state_dict().at("state").as_dict()));
+    EXPECT_TRUE(same(gathered, whole.state_dict()));
+  }
+
+  DrawnTraining whole_training, training;
+  NamedOptimizer whole;
+  ShardedOptimizer sharded;
+};
+
+// Bytes of the slots that this rank has.
+std::size_t slot_bytes(const KeyedOptimizer& optimizer) {
+  std::size_t bytes = 0;
+  const StateDict state = optimizer.state_dict();
+  for (const auto& [name, slots] : state.at("state").as_dict()) {
+    for (const auto& [slot, value] : slots.as_dict()) {
+      if (const auto* part = std::get_if<TensorPart>(&value.variant())) {
+        bytes += part->numbers.bytes();
+      } else if (std::holds_alternative<Tensor>(value.variant())) {
+        bytes += value.as_tensor().bytes();
+      }
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+TEST(ShardedOptimizer, steps_each_rule_to_the_bits_of_an_optimizer_that_is_whole) {
+  for (const auto& rule : all_rules()) {
+    for (const bool shared_replica : {false, true}) {
+      SCOPED_TRACE(std::string(rule->name()) + (shared_replica ? ", one replica a node" : ""));
+      Pair pair(*rule, {{.params = "*"}}, {.shared_replica = shared_replica});
+      pair.run(0, 5);
+      pair.expect_same();
+    }
+  }
+}
+
+TEST(ShardedOptimizer, may_come_before_or_after_what_reduces_and_outlive_it) {
+  for (const bool shared_replica : {false, true}) {
+    Pair pair(adam);
+    DrawnTraining training;
+    training.reduce();
+    ShardedOptimizer late(training.parameters, adam, world(), {.shared_replica = shared_replica});
+    training.run(late, 0, 2);
+    pair.run(0, 2);
+    EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
+    training.stop_reducing();
+    training.reduce();
+    training.run(late, 2, 2);
+    pair.run(2, 2);
+    EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
+  }
+}
+
+TEST(ShardedOptimizer, gives_each_rank_its_share_of_the_state_to_within_a_line) {
+  Pair pair(adam);
+  pair.run(0, 1);
+  const double share =
+      static_cast<double>(slot_bytes(pair.whole)) / static_cast<double>(world().size());
+  // A line of each dtype in each of two slots, and the padding of each parameter.
+  const double line = 64.0 * 2 * (2 + static_cast<double>(pair.training.parameters.size()));
+  EXPECT_NEAR(static_cast<double>(slot_bytes(pair.sharded)), share, line);
+}
+
+TEST(ShardedOptimizer, follows_what_is_frozen_and_what_no_rank_has_reached) {
+  Pair pair(optim::SGD({.lr = 0.1, .momentum = 0.9, .dampening = 0.4}));
+  pair.run(0, 2, {"a.weight", "scalar"});
+  pair.expect_same();
+  for (DrawnTraining* training : {&pair.whole_training, &pair.training}) {
+    training->parameter("c.weight").set_requires_grad(false);
+    training->parameter("b.bias").set_requires_grad(false);
+  }
+  pair.run(2, 2);
+  pair.expect_same();
+  for (DrawnTraining* training : {&pair.whole_training, &pair.training}) {
+    training->parameter("c.weight").set_requires_grad(true);
+  }
+  pair.run(4, 2, {"d.weight"});
+  pair.expect_same();
+}
+
+TEST(ShardedOptimizer, moves_state_to_new_shares_when_a_group_is_added) {
+  for (const bool whole : {false, true}) {
+    const optim::LAMB lamb({.lr = 0.01, .adapt = whole});
+    Pair pair(lamb, {{.params = {"a.*", "b.bias"}}, {.params = "d.*", .lr = 0.5}});
+    pair.run(0, 3);
+    for (KeyedOptimizer* optimizer :
+         {static_cast<KeyedOptimizer*>(&pair.whole), static_cast<KeyedOptimizer*>(&pair.sharded)}) {
+      optimizer->add_param_group({.params = "c.*", .lr = 0.2, .name = "late"});
+    }
+    pair.run(3, 3);
+    pair.expect_same();
+  }
+}
+
+TEST(ShardedOptimizer, cuts_anew_when_a_rule_comes_to_need_whole_parameters) {
+  Pair pair(optim::LAMB({.lr = 0.01, .adapt = false}),
+            {{.params = {"a.*", "b.*"}}, {.params = {"c.*", "d.*"}}});
+  pair.run(0, 2);
+  for (const bool adapt : {true, false}) {
+    pair.whole.param_groups()[1].set({{"adapt", adapt}});
+    pair.sharded.param_groups()[1].set({{"adapt", adapt}});
+    pair.run(adapt ? 2 : 4, 2);
+    pair.expect_same();
+  }
+}
+
+TEST(ShardedOptimizer, clips_and_follows_schedules_and_hooks_as_any_other) {
+  Pair pair(adam, {{.params = {"a.*", "b.*"}}, {.params = {"c.*", "d.*"}, .lr = 0.1}});
+  std::vector<std::unique_ptr<Scheduler>> schedulers;
+  std::vector<int> calls(2);
+  std::size_t i = 0;
+  for (KeyedOptimizer* optimizer :
+       {static_cast<KeyedOptimizer*>(&pair.whole), static_cast<KeyedOptimizer*>(&pair.sharded)}) {
+    optimizer->set_clipping({.value = 0.8, .global_norm = 1.5});
+    optimizer->before_step([&calls, i](KeyedOptimizer&) { ++calls[i]; });
+    ++i;
+    schedulers.push_back(std::make_unique<Scheduler>(*optimizer, optim::schedule::cosine({.steps = 6})));
+  }
+  for (std::uint64_t step = 0; step < 6; ++step) {
+    pair.run(step, 1);
+    for (const auto& scheduler : schedulers) scheduler->step();
+  }
+  pair.expect_same();
+  EXPECT_EQ(calls, (std::vector<int>{6, 6}));
+}
+
+TEST(ShardedOptimizer, works_on_some_of_the_ranks) {
+  const int size = world().size();
+  const RankGroup even(every(2, 0, size)), odd(every(2, 1, size));
+  Pair pair(adam, {{.params = "*"}}, {}, even.is_member() ? *even.ranks : *odd.ranks);
+  pair.run(0, 3);
+  pair.expect_same();
+}
+
+TEST(ShardedOptimizer, loads_what_it_has_saved_and_what_a_whole_one_has) {
+  Pair pair(adam);
+  pair.run(0, 2);
+  const StateDict parts = pair.sharded.state_dict().clone();
+  const StateDict state = pair.whole.state_dict().clone();
+  const StateDict values = pair.whole_training.values();
+  for (const bool by_restore : {false, true}) {
+    for (const StateDict& source : {parts, state}) {
+      Pair other(adam);
+      other.run(7, 1);
+      for (auto& [name, parameter] : other.training.parameters) {
+        parameter.mutable_value().copy_from(values.at(name).as_tensor());
+      }
+      for (auto& [name, parameter] : other.whole_training.parameters) {
+        parameter.mutable_value().copy_from(values.at(name).as_tensor());
+      }
+      if (by_restore) {
+        other.sharded.restore(source);
+        other.whole.restore(state);
+      } else {
+        other.sharded.load_state_dict(source);
+        other.whole.load_state_dict(state);
+      }
+      other.expect_same();
+      other.run(2, 2);
+      other.expect_same();
+    }
+  }
+}
+
+TEST(ShardedOptimizer, refuses_a_share_that_is_not_its_own) {
+  Pair pair(adam);
+  pair.run(0, 1);
+  StateDict state = pair.sharded.state_dict().clone();
+  StateValue& slot = state["state"].as_dict()["c.weight"].as_dict()["exp_avg"];
+  const StateDict before = pair.sharded.state_dict().clone();
+  slot = TensorPart{.shape = {64, 50}, .begin = 1, .numbers = Tensor::zeros({7})};
+  if (world().size() == 1) {
+    EXPECT_TRUE(throws<StateError>([&] { pair.sharded.restore(state); }, "found a part"));
+  } else {
+    EXPECT_TRUE(throws<StateError>([&] { pair.sharded.restore(state); },
+                                   "exp_avg of parameter c.weight", "found 1 to 8"));
+    slot = TensorPart{.shape = {50, 64}, .begin = 0, .numbers = Tensor::zeros({7})};
+    EXPECT_TRUE(throws<ShapeError>([&] { pair.sharded.restore(state); }, "(64, 50)", "(50, 64)"));
+  }
+  slot = Tensor::zeros({50, 64});
+  EXPECT_TRUE(throws<ShapeError>([&] { pair.sharded.restore(state); }, "(64, 50)", "(50, 64)"));
+  slot = Tensor::zeros({64, 50}, DType::f64);
+  EXPECT_TRUE(throws<DTypeError>([&] { pair.sharded.restore(state); }, "f32", "f64"));
+  EXPECT_TRUE(bit_equal(pair.sharded.state_dict(), before));
+}
+
+TEST(ShardedOptimizer, makes_the_state_that_a_whole_one_makes_without_a_step) {
+  Pair pair(optim::Adagrad({.initial_accumulator_value = 0.1}));
+  pair.whole.init_state();
+  pair.sharded.init_state();
+  pair.expect_same();
+}
+
+TEST(ShardedOptimizer, leaves_parameters_in_borrowed_memory_where_they_are) {
+  for (const bool shared_replica : {false, true}) {
+    Pair pair(adam);
+    pair.run(0, 3);
+    std::vector<std::vector<float>> memory;
+    std::vector<NamedParameter> parameters = drawn_parameters();
+    for (NamedParameter& named : parameters) {
+      const Tensor value = named.parameter.value();
+      if (value.dtype() != DType::f32 || value.size() == 0) continue;
+      const auto numbers = value.span<float>();
+      memory.emplace_back(numbers.begin(), numbers.end());
+      named = {named.name,
+               Parameter(Tensor::borrow(std::span<float>(memory.back()), value.shape()))};
+    }
+    DrawnTraining training(world(), parameters);
+    training.reduce();
+    ShardedOptimizer optimizer(training.parameters, adam, world(),
+                               {.shared_replica = shared_replica});
+    training.run(optimizer, 0, 3);
+    EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
+    EXPECT_TRUE(training.parameter("c.weight").value().borrowed());
+  }
+}
+
+TEST(ShardedOptimizer, is_a_member_of_a_combined_one) {
+  Pair pair(adam);
+  DrawnTraining training;
+  training.reduce();
+  const auto named = training.parameters;
+  const auto some = [&named](bool sharded) {
+    std::vector<NamedParameter> some;
+    for (const NamedParameter& one : named) {
+      if ((one.name[0] == 'c') == sharded) some.push_back(one);
+    }
+    return some;
+  };
+  ShardedOptimizer of_c(some(true), adam, world());
+  NamedOptimizer others(some(false), adam);
+  CombinedOptimizer combined({{"c", of_c}, {"others", others}});
+  training.run(combined, 0, 3);
+  pair.run(0, 3);
+  EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
+}
+
+TEST(ShardedOptimizer, steps_parameters_in_the_course_of_a_backward) {
+  nn::Sequential model = make_model(), expected = make_model();
+  DataParallel replica(model, world()), expected_replica(expected, world());
+  ShardedOptimizer sharded(model.named_parameters(), adam, world());
+  NamedOptimizer whole(expected.named_parameters(), adam);
+  const StepInBackward in_backward({sharded});
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    const Batch all = draw_batch(step, 3 * world().size());
+    const Batch batch = all.slice(3 * world().rank(), 3 * world().rank() + 3);
+    loss_of(model)(batch).backward();
+    whole.zero_grad();
+    loss_of(expected)(batch).backward();
+    whole.step();
+  }
+  EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));
+}
+
+TEST(ShardedOptimizer, takes_uneven_inputs_and_gradients_that_add_up) {
+  nn::Sequential model = make_model(), expected = make_model();
+  DataParallel replica(model, world()), expected_replica(expected, world());
+  ShardedOptimizer sharded(model.named_parameters(), adam, world());
+  NamedOptimizer whole(expected.named_parameters(), adam);
+  std::vector<Batch> batches;
+  for (std::uint64_t i = 0; i < 2 + static_cast<std::uint64_t>(world().rank()); ++i) {
+    batches.push_back(draw_batch(10 * i + static_cast<std::uint64_t>(world().rank()), 3));
+  }
+  for (const Batch& batch : JoinedBatches(batches, world())) {
+    for (auto [optimizer, data, net] :
+         {std::tuple<KeyedOptimizer*, DataParallel*, nn::Module*>(&sharded, &replica, &model),
+          {&whole, &expected_replica, &expected}}) {
+      optimizer->zero_grad();
+      {
+        const auto deferral = data->no_sync();
+        data->backward(batch, loss_of(*net));
+      }
+      data->backward(batch, loss_of(*net));
+      optimizer->step();
+    }
+  }
+  EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));
+}
+
+TEST(ShardedOptimizer, calls_a_closure) {
+  Pair pair(adam);
+  const double loss = pair.sharded.step([&] {
+    pair.training.backward(0);
+    return 1.5;
+  });
+  EXPECT_EQ(loss, 1.5);
+  pair.whole_training.run(pair.whole, 0, 1);
+  pair.expect_same();
+}
+
+TEST(ShardedOptimizer, refuses_on_all_ranks_what_some_of_them_get_wrong) {
+  const bool differs = world().rank() == world().size() - 1;
+  const auto refused = [&](auto error, const std::vector<NamedParameter>& parameters,
+                           const optim::UpdateRule& rule, const std::string& why) {
+    return throws<decltype(error)>([&] { ShardedOptimizer(parameters, rule, world()); },
+                                   why.c_str());
+  };
+  const std::vector<NamedParameter> good = drawn_parameters();
+  EXPECT_TRUE(refused(OptionError(""), differs ? std::vector<NamedParameter>() : good, adam,
+                      "got no parameters"));
+  std::vector<NamedParameter> twice = good;
+  if (differs) twice.emplace_back("scalar", Parameter(Tensor::zeros({2})));
+  EXPECT_TRUE(refused(NameError(""), twice, adam, "two parameters are called 'scalar'"));
+  std::vector<NamedParameter> undefined = good;
+  if (differs) undefined.emplace_back("none", Parameter());
+  EXPECT_TRUE(refused(StateError(""), undefined, adam, "'none' is undefined"));
+  if (world().size() == 1) return;
+
+  std::vector<NamedParameter> fewer = good, other = good, another = good;
+  if (differs) {
+    fewer.pop_back();
+    other.back() = {"d.weight", Parameter(Tensor::zeros({130}, DType::f64))};
+    another.back() = {"d.weight", Parameter(Tensor::zeros({129}))};
+  }
+  EXPECT_TRUE(refused(NameError(""), fewer, adam, "'d.weight' f64 (129) on rank 0 and missing"));
+  EXPECT_TRUE(refused(ShapeError(""), other, adam, "(130)"));
+  EXPECT_TRUE(refused(DTypeError(""), another, adam, "f32"));
+  EXPECT_TRUE(
+      refused(StateError(""), good, optim::Adam({.lr = differs ? 0.2 : 0.1}), "param_groups/0/lr"));
+  ShardedOptimizer optimizer(good, adam, {{.params = "a.*"}}, world());
+  const std::vector<std::string> before = optimizer.group_names();
+  EXPECT_TRUE(throws<StateError>(
+      [&] { optimizer.add_param_group({.params = differs ? "c.*" : "b.*"}); }, "param_groups/1"));
+  EXPECT_TRUE(throws<NameError>(
+      [&] { optimizer.add_param_group({.params = differs ? "x.*" : "b.*"}); }, "x.*"));
+  EXPECT_EQ(optimizer.group_names(), before);
+  optimizer.add_param_group({.params = "b.*"});
+  EXPECT_EQ(optimizer.group_names().size(), 2U);
+}
+
+}  // namespace lockstep
