@@ -109,6 +109,14 @@ bool CombinedOptimizer::contains(const Parameter& parameter) const {
   });
 }
 
+void CombinedOptimizer::agree(const std::function<void()>& work) const {
+  std::function<void()> all = work;
+  for (const auto& [prefix, member] : members_) {
+    all = [inner = std::move(all), &optimizer = member.get()] { optimizer.agree(inner); };
+  }
+  all();
+}
+
 void CombinedOptimizer::add_param_group(const ParamGroupOptions& options) {
   const std::vector<NamedParameter> selected = options.params.select(named_parameters());
   const std::size_t index = member_of(selected.front().name);

@@ -55,23 +55,27 @@ std::optional<optim::Clipping> KeyedOptimizer::clipping_for(const StepOptions& o
 
 StepReport KeyedOptimizer::step(const StepOptions& options) {
   const timeline::Span span("step");
-  check_options(options);
-  check_step();
-  run_before_step();
   StepReport report;
   double factor = 1;
-  if (const std::optional<optim::Clipping> clipping = clipping_for(options)) {
-    optim::ClippingReport clipped =
-        optim::clip([this](const auto& visit) { visit_parameters(visit); }, *clipping,
-                    options.gradient_scale, factor);
-    report.applied = optim::check_finite(*clipping, clipped);
-    report.gradient_norm = clipped.global_norm;
-    report.non_finite = std::move(clipped.non_finite);
-  }
+  agree([&] {
+    check_options(options);
+    check_step();
+    run_before_step();
+    if (const std::optional<optim::Clipping> clipping = clipping_for(options)) {
+      optim::ClippingReport clipped =
+          optim::clip([this](const auto& visit) { visit_parameters(visit); }, *clipping,
+                      options.gradient_scale, factor);
+      report.applied = optim::check_finite(*clipping, clipped);
+      report.gradient_norm = clipped.global_norm;
+      report.non_finite = std::move(clipped.non_finite);
+    }
+  });
   if (!report.applied) return report;
   report.empty = !update(options.gradient_scale * factor);
-  if (report.empty && !options.allow_none) check_reduced();
-  run_after_step(report);
+  agree([&] {
+    if (report.empty && !options.allow_none) check_reduced();
+    run_after_step(report);
+  });
   return report;
 }
 

@@ -37,7 +37,7 @@ std::vector<ParamGroupOptions> one_group() {
 
 struct ShardedOptimizer::Shards {
   Shards(const Communicator& communicator, const ShardedOptimizerOptions& options)
-      : ranks(communicator.duplicate()), options(options) {}
+      : ranks(communicator), options(options) {}
 
   // A parameter and where its value lies in the memory.
   struct Item {
@@ -222,6 +222,10 @@ void ShardedOptimizer::settle_values() {
   if (first) settle(true);
   shards.ranks.barrier();
   if (!first) settle(false);
+}
+
+void ShardedOptimizer::agree(const std::function<void()>& work) const {
+  shards_->ranks.agree(work);
 }
 
 bool ShardedOptimizer::update(double gradient_scale) {

@@ -9,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "lockstep/core/error.hpp"
-#include "lockstep/optim/adam.hpp"
 #include "lockstep/optim/combined_optimizer.hpp"
 #include "lockstep/optim/lamb.hpp"
 #include "lockstep/optim/schedule.hpp"
@@ -22,9 +20,8 @@
 #include "optim/all_rules.hpp"
 #include "parallel/batches.hpp"
 #include "parallel/rank_groups.hpp"
-#include "parallel/sharded_training.hpp"
+#include "parallel/sharded_pair.hpp"
 #include "testing/mpi_test.hpp"
-#include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
@@ -33,40 +30,6 @@ namespace lockstep {
 using namespace testing;
 
 namespace {
-
-const optim::Adam adam({.lr = 0.01, .weight_decay = 0.1});
-
-/// The same training with an optimizer that each rank has whole, and with a sharded one.
-struct Pair {
-  explicit Pair(const optim::UpdateRule& rule,
-                const std::vector<ParamGroupOptions>& groups = {{.params = "*"}})
-      : Pair(rule, groups, {}) {}
-  Pair(const optim::UpdateRule& rule, const std::vector<ParamGroupOptions>& groups,
-       const ShardedOptimizerOptions& options, const Communicator& ranks = world())
-      : whole_training(ranks),
-        training(ranks),
-        whole(whole_training.parameters, rule, groups),
-        sharded(training.parameters, rule, groups, ranks, options) {
-    whole_training.reduce();
-    training.reduce();
-  }
-
-  void run(std::uint64_t first, std::uint64_t steps, const std::set<std::string>& without = {}) {
-    whole_training.run(whole, first, steps, without);
-    training.run(sharded, first, steps, without);
-  }
-  void expect_same() const {
-    EXPECT_TRUE(same(training.values(), whole_training.values()));
-    const StateDict gathered = sharded.gather_state_dict();
-    if (sharded.communicator().rank() != 0) return;
-    EXPECT_TRUE(same(gathered.at("state").as_dict(), whole.state_dict().at("state").as_dict()));
-    EXPECT_TRUE(same(gathered, whole.state_dict()));
-  }
-
-  DrawnTraining whole_training, training;
-  NamedOptimizer whole;
-  ShardedOptimizer sharded;
-};
 
 // Bytes of the slots that this rank has.
 std::size_t slot_bytes(const KeyedOptimizer& optimizer) {
@@ -177,7 +140,8 @@ TEST(ShardedOptimizer, clips_and_follows_schedules_and_hooks_as_any_other) {
     optimizer->set_clipping({.value = 0.8, .global_norm = 1.5});
     optimizer->before_step([&calls, i](KeyedOptimizer&) { ++calls[i]; });
     ++i;
-    schedulers.push_back(std::make_unique<Scheduler>(*optimizer, optim::schedule::cosine({.steps = 6})));
+    schedulers.push_back(
+        std::make_unique<Scheduler>(*optimizer, optim::schedule::cosine({.steps = 6})));
   }
   for (std::uint64_t step = 0; step < 6; ++step) {
     pair.run(step, 1);
@@ -223,28 +187,6 @@ TEST(ShardedOptimizer, loads_what_it_has_saved_and_what_a_whole_one_has) {
       other.expect_same();
     }
   }
-}
-
-TEST(ShardedOptimizer, refuses_a_share_that_is_not_its_own) {
-  Pair pair(adam);
-  pair.run(0, 1);
-  StateDict state = pair.sharded.state_dict().clone();
-  StateValue& slot = state["state"].as_dict()["c.weight"].as_dict()["exp_avg"];
-  const StateDict before = pair.sharded.state_dict().clone();
-  slot = TensorPart{.shape = {64, 50}, .begin = 1, .numbers = Tensor::zeros({7})};
-  if (world().size() == 1) {
-    EXPECT_TRUE(throws<StateError>([&] { pair.sharded.restore(state); }, "found a part"));
-  } else {
-    EXPECT_TRUE(throws<StateError>([&] { pair.sharded.restore(state); },
-                                   "exp_avg of parameter c.weight", "found 1 to 8"));
-    slot = TensorPart{.shape = {50, 64}, .begin = 0, .numbers = Tensor::zeros({7})};
-    EXPECT_TRUE(throws<ShapeError>([&] { pair.sharded.restore(state); }, "(64, 50)", "(50, 64)"));
-  }
-  slot = Tensor::zeros({50, 64});
-  EXPECT_TRUE(throws<ShapeError>([&] { pair.sharded.restore(state); }, "(64, 50)", "(50, 64)"));
-  slot = Tensor::zeros({64, 50}, DType::f64);
-  EXPECT_TRUE(throws<DTypeError>([&] { pair.sharded.restore(state); }, "f32", "f64"));
-  EXPECT_TRUE(bit_equal(pair.sharded.state_dict(), before));
 }
 
 TEST(ShardedOptimizer, makes_the_state_that_a_whole_one_makes_without_a_step) {
@@ -349,46 +291,6 @@ TEST(ShardedOptimizer, calls_a_closure) {
   EXPECT_EQ(loss, 1.5);
   pair.whole_training.run(pair.whole, 0, 1);
   pair.expect_same();
-}
-
-TEST(ShardedOptimizer, refuses_on_all_ranks_what_some_of_them_get_wrong) {
-  const bool differs = world().rank() == world().size() - 1;
-  const auto refused = [&](auto error, const std::vector<NamedParameter>& parameters,
-                           const optim::UpdateRule& rule, const std::string& why) {
-    return throws<decltype(error)>([&] { ShardedOptimizer(parameters, rule, world()); },
-                                   why.c_str());
-  };
-  const std::vector<NamedParameter> good = drawn_parameters();
-  EXPECT_TRUE(refused(OptionError(""), differs ? std::vector<NamedParameter>() : good, adam,
-                      "got no parameters"));
-  std::vector<NamedParameter> twice = good;
-  if (differs) twice.emplace_back("scalar", Parameter(Tensor::zeros({2})));
-  EXPECT_TRUE(refused(NameError(""), twice, adam, "two parameters are called 'scalar'"));
-  std::vector<NamedParameter> undefined = good;
-  if (differs) undefined.emplace_back("none", Parameter());
-  EXPECT_TRUE(refused(StateError(""), undefined, adam, "'none' is undefined"));
-  if (world().size() == 1) return;
-
-  std::vector<NamedParameter> fewer = good, other = good, another = good;
-  if (differs) {
-    fewer.pop_back();
-    other.back() = {"d.weight", Parameter(Tensor::zeros({130}, DType::f64))};
-    another.back() = {"d.weight", Parameter(Tensor::zeros({129}))};
-  }
-  EXPECT_TRUE(refused(NameError(""), fewer, adam, "'d.weight' f64 (129) on rank 0 and missing"));
-  EXPECT_TRUE(refused(ShapeError(""), other, adam, "(130)"));
-  EXPECT_TRUE(refused(DTypeError(""), another, adam, "f32"));
-  EXPECT_TRUE(
-      refused(StateError(""), good, optim::Adam({.lr = differs ? 0.2 : 0.1}), "param_groups/0/lr"));
-  ShardedOptimizer optimizer(good, adam, {{.params = "a.*"}}, world());
-  const std::vector<std::string> before = optimizer.group_names();
-  EXPECT_TRUE(throws<StateError>(
-      [&] { optimizer.add_param_group({.params = differs ? "c.*" : "b.*"}); }, "param_groups/1"));
-  EXPECT_TRUE(throws<NameError>(
-      [&] { optimizer.add_param_group({.params = differs ? "x.*" : "b.*"}); }, "x.*"));
-  EXPECT_EQ(optimizer.group_names(), before);
-  optimizer.add_param_group({.params = "b.*"});
-  EXPECT_EQ(optimizer.group_names().size(), 2U);
 }
 
 }  // namespace lockstep

@@ -38,6 +38,7 @@ class CombinedOptimizer : public KeyedOptimizer {
   bool contains(const Parameter& parameter) const override;
 
   /// {"rule": {"dense": "Adam", …}, "state": {"dense.net1.0.weight": {…}, …}, "param_groups": […]}
+  void agree(const std::function<void()>& work) const override;
   StateDict state_dict() const override { return join_states(&KeyedOptimizer::state_dict); }
   StateDict wanted() const override { return join_states(&KeyedOptimizer::wanted); }
   /// As the members do it, each with its part of the source.

@@ -103,6 +103,9 @@ class KeyedOptimizer : public Stateful {
   /// Throws where options of the optimizer contradict each other, which a step does before anything
   /// changes.
   virtual void check_step() const {}
+  /// Does what may throw on one rank alone, such as the hooks of a step: on all ranks alike where steps are
+  /// collective.
+  virtual void agree(const std::function<void()>& work) const { work(); }
   /// step(closure), for an optimizer to override.
   virtual double step_with(const Closure& closure);
   /// The step itself, of all parameters or of one, without hooks and clipping.

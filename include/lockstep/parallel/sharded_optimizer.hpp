@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -30,7 +31,8 @@ struct ShardedOptimizerOptions {
 /// load_state_dict() takes whole slots as well, of which each rank keeps its share.
 ///
 /// From the first step on, the values lie in memory of this optimizer, which the ranks of a node share, until
-/// another owner moves them. Steps, init_state() apart, and all that changes groups are collective.
+/// another owner moves them. Steps and add_param_group() are collective calls on the communicator, among those
+/// that a caller makes. What a hook throws on one rank, all throw.
 class ShardedOptimizer : public NamedOptimizer {
  public:
   /// As NamedOptimizer, with the same errors on all ranks. Collective. NameError, ShapeError or DTypeError, which
@@ -54,6 +56,7 @@ class ShardedOptimizer : public NamedOptimizer {
   /// state_dict() with whole tensors, as a NamedOptimizer's, on `root`; nothing on the others. Collective.
   StateDict gather_state_dict(int root = 0) const;
 
+  void agree(const std::function<void()>& work) const override;
   bool update(double gradient_scale) override;
   void update(const Parameter& parameter, double gradient_scale) override;
 
