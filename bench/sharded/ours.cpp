@@ -29,10 +29,16 @@ class Training {
   using MakeOptimizer =
       std::function<std::unique_ptr<KeyedOptimizer>(const std::vector<NamedParameter>&)>;
 
-  Training(const Communicator& ranks, const MakeOptimizer& make_optimizer)
+  /// In the reduction it is a sharded optimizer that steps.
+  Training(const Communicator& ranks, const MakeOptimizer& make_optimizer,
+           bool in_reduction = false)
       : parameters_(bench::normal_parameters(count, size)),
         reducer_(parameters_, ranks),
         optimizer_(make_optimizer(parameters_)) {
+    if (in_reduction) {
+      in_reduction_ =
+          std::make_unique<StepInReduction>(reducer_, dynamic_cast<ShardedOptimizer&>(*optimizer_));
+    }
     for (auto& [name, parameter] : parameters_) {
       fill_normal(parameter.mutable_grad(), RandomKey(2).fold(name), 0, 1);
     }
@@ -41,13 +47,14 @@ class Training {
   void step() {
     for (const auto& [name, parameter] : parameters_) reducer_.mark_ready(parameter);
     reducer_.finish();
-    optimizer_->step();
+    if (in_reduction_ == nullptr) optimizer_->step();
   }
 
  private:
   std::vector<NamedParameter> parameters_;
   GradientReducer reducer_;
   std::unique_ptr<KeyedOptimizer> optimizer_;
+  std::unique_ptr<StepInReduction> in_reduction_;
 };
 
 /// Of memory of this process, of which a page that several share counts in parts.
@@ -80,9 +87,10 @@ int main(int argc, char** argv) {
       };
     };
     // Milliseconds.
-    const auto times = [&](const optim::UpdateRule& rule, bool shared_replica) {
-      return [&, shared_replica]() -> bench::Case {
-        const auto ours = std::make_shared<Training>(world, sharded(rule, shared_replica));
+    const auto times = [&](const optim::UpdateRule& rule, bool shared_replica, bool in_reduction) {
+      return [&, shared_replica, in_reduction]() -> bench::Case {
+        const auto ours =
+            std::make_shared<Training>(world, sharded(rule, shared_replica), in_reduction);
         const auto peer = std::make_shared<Training>(world, whole(rule));
         return [&, ours, peer](double seconds) {
           const auto medians =
@@ -105,9 +113,11 @@ int main(int argc, char** argv) {
         {"shared-replica", sharded(adam, true)},
         {"unsharded", whole(adam)}};
     if (kind == "all") {
-      bench::serve(world, {{"adam", times(adam, false)},
-                           {"adam-shared-replica", times(adam, true)},
-                           {"sgd", times(sgd, false)}});
+      bench::serve(world, {{"adam", times(adam, false, false)},
+                           {"adam-in-reduction", times(adam, false, true)},
+                           {"adam-in-reduction-shared-replica", times(adam, true, true)},
+                           {"adam-shared-replica", times(adam, true, false)},
+                           {"sgd-in-reduction", times(sgd, false, true)}});
     } else if (kinds.contains(kind)) {
       bench::serve(world, {{"memory", [&]() -> bench::Case {
                               const double bytes = bytes_a_parameter(kinds.at(kind));

@@ -62,5 +62,5 @@ def memory():
 
 torch.set_num_threads(1)
 torch_ranks.join(*sys.argv[1:])
-peer.serve(f"torch {torch.__version__}", {"adam": adam, "memory": memory}, torch_ranks.requests(),
+peer.serve(f"torch {torch.__version__}", {"adam-in-reduction": adam, "memory": memory}, torch_ranks.requests(),
            answers=distributed.get_rank() == 0)

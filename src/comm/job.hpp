@@ -35,6 +35,20 @@ struct Measured {
   std::size_t sums = 0;  ///< offset of the blocks' sums in the result, f64
 };
 
+struct LineRange {
+  std::size_t begin, end;
+};
+
+/// Takes what a rank combines, so that there need be no memory for the results of all: a reduce-scatter.
+class ShardSink {
+ public:
+  virtual ~ShardSink() = default;
+  /// Before anything else of the job: its last piece, of all ranks.
+  virtual void begin(std::span<const std::byte> notes) = 0;
+  /// Results of this rank's share, those at that offset of the segment.
+  virtual void take(std::size_t offset, std::span<const std::byte> results) = 0;
+};
+
 /// One reduction. What it refers to must stay as it is until the reduction is complete.
 struct Job {
   std::span<const Piece> pieces = {};
@@ -50,16 +64,16 @@ struct Job {
   double divisor = 1;             ///< of sums that are no averages
   /// Ranges that are none of the pieces, where there are several nodes. There is always a piece.
   std::span<Codec* const> codecs = {};
+  /// On one node: takes the results of the share of this rank, which are those of all pieces but the last and
+  /// go nowhere else. No line is in two shares, and nothing is measured.
+  ShardSink* sink = nullptr;
+  LineRange share = {0, 0};
 
   std::size_t lines() const noexcept {
     std::size_t bytes = 0;
     for (const Piece& piece : pieces) bytes += piece.bytes;
     return bytes / line_bytes;
   }
-};
-
-struct LineRange {
-  std::size_t begin, end;
 };
 
 /// Calls use(piece, offset, bytes) for each part of a piece that lies in the lines [begin, end) of a

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
 #include "comm/measured.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -70,6 +74,27 @@ std::span<const Operand> NodeReduction::operands(const Piece& piece, std::uint64
   return operands_;
 }
 
+// For a sink. The notes are known to all before any of them goes on, since they lie in memory that all can read.
+void NodeReduction::reduce_share(const Job& job, std::uint64_t sequence) {
+  const double divisor = job.average ? weight(sequence) : job.divisor;
+  const Piece& notes = job.pieces.back();
+  lines_.resize(std::max(cached_lines, notes.bytes / line_bytes));
+  const auto combine_at = [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+    combine_and_conclude(piece.element, piece.op, bytes / item_size(piece.element),
+                         operands(piece, sequence, offset), view_.order, divisor, lines_.data());
+    return std::as_bytes(std::span(lines_)).first(bytes);
+  };
+  const std::span<const std::byte> noted = combine_at(notes, notes.offset, notes.bytes);
+  if (view_.place == 0) std::memcpy(view_.result + notes.offset, noted.data(), noted.size());
+  job.sink->begin(noted);
+  for (LineRange range{job.share.begin, job.share.begin}; range.end < job.share.end;) {
+    range = {range.end, std::min(range.end + cached_lines, job.share.end)};
+    for_lines(job.pieces, range, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+      job.sink->take(offset, combine_at(piece, offset, bytes));
+    });
+  }
+}
+
 // Whether the result is what a rank that is alone has in that place.
 bool NodeReduction::is_there(const Job& job) const noexcept {
   const bool alone = view_.result == view_.segments && view_.sources.size() == 1;
@@ -80,6 +105,11 @@ void NodeReduction::reduce() {
   for (; worked_ < started_; finish()) {
     const std::uint64_t sequence = worked_ + 1;
     const Job& job = this->job(sequence);
+    if (job.sink != nullptr) {
+      if (!ready(sequence)) return;
+      reduce_share(job, sequence);
+      continue;
+    }
     const LineRange share =
         share_of(job.measured, lines(sequence), static_cast<std::size_t>(view_.place),
                  static_cast<std::size_t>(view_.ranks));

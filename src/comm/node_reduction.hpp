@@ -83,6 +83,7 @@ class NodeReduction {
   };
 
   bool is_there(const Job& job) const noexcept;
+  void reduce_share(const Job& job, std::uint64_t sequence);
   Running& running(std::uint64_t sequence) { return running_[sequence % running_.size()]; }
   const Running& running(std::uint64_t sequence) const {
     return running_[sequence % running_.size()];
@@ -92,6 +93,10 @@ class NodeReduction {
   NodeProtocol protocol_;
   std::vector<Running> running_;
   std::vector<Operand> operands_;
+  struct alignas(line_bytes) Line {
+    std::byte bytes[line_bytes];
+  };
+  std::vector<Line> lines_;  // results on their way to a sink
   std::uint64_t started_ = 0, worked_ = 0, completed_ = 0;
   std::string failure_;
 };

@@ -46,7 +46,7 @@ void RangeGather::gather(std::span<const Ranges> of_ranks) {
     exchange_nodes(of_ranks);
     communicator_.barrier();
   }
-  if (!one_per_node_) copy_from_neighbours(of_ranks);
+  copy_from_neighbours(of_ranks);
   communicator_.barrier();
 }
 
@@ -87,6 +87,7 @@ void RangeGather::exchange_nodes(std::span<const Ranges> of_ranks) {
 }
 
 void RangeGather::copy_from_neighbours(std::span<const Ranges> of_ranks) {
+  if (one_per_node_) return;
   for (std::size_t rank = 0; rank < of_ranks.size(); ++rank) {
     if (first_[rank] == memory_.placement().node_rank) continue;
     for (const auto& [begin, end] : of_ranks[rank]) {

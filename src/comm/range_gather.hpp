@@ -33,13 +33,14 @@ class RangeGather {
   /// two overlap. Nobody writes to this memory between the call and its end on all ranks, which is when it
   /// returns. Collective.
   void gather(std::span<const Ranges> of_ranks);
+  /// The part of it that takes place on the node, for ranges that others have by now. Local.
+  void copy_from_neighbours(std::span<const Ranges> of_ranks);
 
  private:
   std::byte* segment(int node_rank) const noexcept {
     return one_per_node_ ? memory_.common().data() : memory_.segment(node_rank).data();
   }
   void exchange_nodes(std::span<const Ranges> of_ranks);
-  void copy_from_neighbours(std::span<const Ranges> of_ranks);
 
   Communicator communicator_;
   bool one_per_node_;

@@ -358,27 +358,4 @@ bool NamedOptimizer::update(double gradient_scale) {
   return any;
 }
 
-void NamedOptimizer::update(const Parameter& parameter, double gradient_scale) {
-  const auto name = in_group_.find(parameter.identity());
-  if (name == in_group_.end()) {
-    throw NameError(fmt::format("no param group has the parameter of shape {}",
-                                parameter.defined() ? to_string(parameter.shape()) : "undefined"));
-  }
-  const VariableState& state = state_of(parameter);
-  if (!steps_now(*state.flags)) return;
-  const Entry& found = entry(name->second);
-  if (!found.arranged || found.layout_epoch != state.layout_epoch || slots_changed()) {
-    // For all that may come, one by one, in the same backward.
-    arrange_slots([](const Entry& entry) { return entry.parameter.requires_grad(); });
-  }
-  const std::size_t index = index_.at(name->second);
-  Entry& stepped = entries_[index];
-  Run& run = runs_[stepped.run];
-  settle(run);
-  run.uniform = false;
-  const bool fresh = (!stepped.exists || !stepped.live) && start(stepped);
-  ++stepped.steps;
-  step_range(index, index + 1, stepped.steps, fresh, gradient_scale);
-}
-
 }  // namespace lockstep

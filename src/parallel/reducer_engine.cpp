@@ -27,6 +27,7 @@ void GradientReducer::Engine::add_complete(std::size_t index) {
   while (launched_ + 1 < buckets_.size() && missing_[launched_] == 0) launch_next(false);
   reduction_->poll();
   record_complete();
+  step_complete();
 }
 
 // Makes the item's place what this rank has to add to the sum.
@@ -60,6 +61,7 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
   const bool valid = has_weight();
   const bool compressed = !bucket.codecs.empty() && compresses();
   const PieceList& list = compressed ? bucket.others : bucket.all;
+  const bool steps = stepper_ != nullptr && is_alone_on_node() && number < buckets_.size();
   reduction_->start({.pieces = list.pieces,
                      .measured = measures_ ? list.measured : std::span<const comm::Measured>(),
                      .number = static_cast<std::uint32_t>(number),
@@ -68,7 +70,9 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
                      .weighted = weighted,
                      .average = mean,
                      .divisor = mean || !valid ? 1 : 1 / options_.predivide,
-                     .codecs = compressed ? bucket.codecs : std::span<comm::Codec* const>()});
+                     .codecs = compressed ? bucket.codecs : std::span<comm::Codec* const>(),
+                     .sink = steps ? &stepper_->sink(number) : nullptr,
+                     .share = steps ? stepper_->share(number) : comm::LineRange{0, 0}});
 }
 
 void GradientReducer::Engine::launch_next(bool abandoned) {
@@ -132,6 +136,7 @@ void GradientReducer::Engine::wait() {
       throw;
     }
     record_complete();
+    step_complete();
     if ((calls == nullptr || calls->test()) && reduced) break;
     backoff.pause();
   }
@@ -173,7 +178,8 @@ void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
   report_missing();
   find_scales();
   for (std::size_t i = 0; i < items_.size(); ++i) settle(i);
-  measures_ = measures_ || noted(Note::asked_for_squares);
+  if (stepper_ != nullptr) end_steps();
+  measures_ = stepper_ == nullptr && (measures_ || noted(Note::asked_for_squares));
   follow_frozen();
   if (!planned_) agree_on_plan();
   const double weight = weight_;
@@ -233,7 +239,7 @@ std::optional<double> GradientReducer::Engine::sum_squares(std::size_t index) {
 }
 
 void GradientReducer::Engine::end_round() noexcept {
-  launched_ = 0;
+  launched_ = stepped_ = 0;
   ++rounds_;
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     missing_[b] = static_cast<std::uint32_t>(buckets_[b].items.size());

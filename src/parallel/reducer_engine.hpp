@@ -14,6 +14,7 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/bucket_plan.hpp"
+#include "parallel/bucket_stepper.hpp"
 #include "parallel/compressed_gradient.hpp"
 #include "parallel/part_sums.hpp"
 
@@ -100,6 +101,13 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   };
   void set_round_hooks(RoundHooks hooks) { round_hooks_ = std::move(hooks); }
 
+  /// Steps parameters in the course of the rounds to come, after which there are no gradients. Collective.
+  /// StateError where gradients are there or wait to be reduced; OptionError for options that need all
+  /// gradients before a step.
+  void set_stepper(BucketStepper* stepper);
+  void end_stepping() noexcept { stepper_ = nullptr; }
+  std::vector<Parameter> parameters() const;
+
  private:
   struct Item {
     explicit Item(NamedParameter named)
@@ -176,6 +184,11 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void find_scales();
   void follow_frozen();
   void record_complete();
+  void plan_steps();
+  void step_complete();
+  void step_results(std::size_t bucket);
+  void end_steps();
+  bool is_alone_on_node() const noexcept { return reduction_->lanes().nodes() == 1; }
   void end_round() noexcept;
   autograd::GradientFlags& flags(std::size_t index) { return table()->flags[index]; }
   const autograd::GradientFlags& flags(std::size_t index) const { return table()->flags[index]; }
@@ -217,6 +230,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::size_t parts_done_ = 0;  // in this round
 
   RoundHooks round_hooks_;
+  BucketStepper* stepper_ = nullptr;
+  std::size_t stepped_ = 0;  // buckets in this round
   std::exception_ptr cancellation_;
   std::exception_ptr deferred_failure_;
   std::exception_ptr hook_failure_;  // of a final hook, after the last round

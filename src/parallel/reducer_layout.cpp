@@ -202,6 +202,7 @@ void GradientReducer::Engine::make_plan(const std::vector<std::uint32_t>& order)
     plan_compression(buckets_[b]);
     for (const std::uint32_t item : buckets_[b].items) bucket_of_[item] = b;
   }
+  plan_steps();
 }
 
 // From the first round in which rank 0 has computed gradients on, buckets follow the order in which

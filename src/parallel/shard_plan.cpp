@@ -19,24 +19,37 @@ std::size_t bytes_of(const ShardItem& item) {
 
 }  // namespace
 
-ShardPlan::ShardPlan(std::vector<ShardItem> items, int ranks)
+ShardPlan::ShardPlan(std::vector<ShardItem> items, int ranks,
+                     const std::vector<std::vector<std::size_t>>& blocks)
     : items_(std::move(items)), places_(items_.size()), ranks_(ranks) {
-  for (const DType dtype : {DType::f32, DType::f64}) place_cut(dtype);
+  std::vector<bool> placed(items_.size());
+  for (const std::vector<std::size_t>& block : blocks) {
+    for (const std::size_t item : block) placed[item] = true;
+    place_block(block);
+  }
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    std::vector<std::size_t> block;
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (!placed[i] && !items_[i].whole && items_[i].dtype == dtype) block.push_back(i);
+    }
+    place_block(block);
+  }
   place_whole();
 }
 
-void ShardPlan::place_cut(DType dtype) {
-  Block block{bytes_, bytes_};
-  const auto is_in = [&](const ShardItem& item) { return !item.whole && item.dtype == dtype; };
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (!is_in(items_[i])) continue;
+void ShardPlan::place_block(const std::vector<std::size_t>& items) {
+  Block block{.begin = bytes_, .end = bytes_};
+  if (!blocks_.empty()) {
+    const Block& last = blocks_.back();
+    const std::size_t lines = (last.end - last.begin) / line_bytes;
+    block.turn = (last.turn + lines) % static_cast<std::size_t>(ranks_);
+  }
+  for (const std::size_t i : items) {
     places_[i].offset = block.end;
     block.end += bytes_of(items_[i]);
   }
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (is_in(items_[i])) places_[i].cut = block;
-  }
-  cut_.push_back(block);
+  for (const std::size_t i : items) places_[i].cut = block;
+  blocks_.push_back(block);
   bytes_ = block.end;
 }
 
@@ -65,11 +78,23 @@ void ShardPlan::place_whole() {
   }
 }
 
+// The lines that are left when all have got as many go to ranks by turns.
 comm::RangeGather::Range ShardPlan::part_of(const Block& block, int rank) const {
+  const auto ranks = static_cast<std::size_t>(ranks_);
   const std::size_t lines = (block.end - block.begin) / line_bytes;
-  const auto r = static_cast<std::size_t>(rank), ranks = static_cast<std::size_t>(ranks_);
-  return {block.begin + lines * r / ranks * line_bytes,
-          block.begin + lines * (r + 1) / ranks * line_bytes};
+  const std::size_t each = lines / ranks, left = lines % ranks;
+  const std::size_t wrapped = std::max(block.turn + left, ranks) - ranks;
+  const auto bound = [&](std::size_t r) {
+    const std::size_t more =
+        std::min(r, wrapped) + std::min(std::max(r, block.turn) - block.turn, left - wrapped);
+    return block.begin + (each * r + more) * line_bytes;
+  };
+  const auto r = static_cast<std::size_t>(rank);
+  return {bound(r), bound(r + 1)};
+}
+
+comm::RangeGather::Range ShardPlan::part(std::size_t block, int rank) const {
+  return part_of(blocks_[block], rank);
 }
 
 ShardPlan::Share ShardPlan::share(std::size_t index, int rank) const {
@@ -90,7 +115,7 @@ std::vector<Ranges> ShardPlan::ranges() const {
   std::vector<Ranges> result(static_cast<std::size_t>(ranks_));
   for (int rank = 0; rank < ranks_; ++rank) {
     Ranges& of_rank = result[static_cast<std::size_t>(rank)];
-    for (const Block& block : cut_) of_rank.push_back(part_of(block, rank));
+    for (const Block& block : blocks_) of_rank.push_back(part_of(block, rank));
     of_rank.push_back(whole_[static_cast<std::size_t>(rank)]);
     std::erase_if(of_rank, [](const auto& range) { return range.begin == range.end; });
   }

@@ -19,8 +19,8 @@ struct ShardItem {
 /// alike: first those that are cut, of f32 and then of f64, each at a 64-byte boundary and in the given
 /// order, and then the whole ones, by rank.
 ///
-/// All lines of a dtype that are cut make one range, of which rank r of R has the r-th part: no two ranks
-/// differ by more than a line of 64 bytes. Whole ones go one by one, the largest first, to the rank that has
+/// Those that are cut make blocks: all of a dtype, or some that are listed. Of each block rank r of R has the
+/// r-th part; over all blocks together, no two ranks differ by more than a line of 64 bytes. Whole ones go one by one, the largest first, to the rank that has
 /// the least of them so far (Graham, "Bounds on multiprocessing timing anomalies", 1969).
 class ShardPlan {
  public:
@@ -29,7 +29,10 @@ class ShardPlan {
   };
 
   ShardPlan() = default;
-  ShardPlan(std::vector<ShardItem> items, int ranks);
+  /// `blocks` lists items that come one after the other in memory; what is in none of them makes one for
+  /// each dtype.
+  ShardPlan(std::vector<ShardItem> items, int ranks,
+            const std::vector<std::vector<std::size_t>>& blocks = {});
 
   /// Of the memory.
   std::size_t bytes() const noexcept { return bytes_; }
@@ -39,10 +42,13 @@ class ShardPlan {
   /// The bytes in memory that each rank has, of all items or of one.
   std::vector<comm::RangeGather::Ranges> ranges() const;
   std::vector<comm::RangeGather::Ranges> ranges(std::size_t item) const;
+  /// Of the bytes of a listed block, those that a rank has.
+  comm::RangeGather::Range part(std::size_t block, int rank) const;
 
  private:
   struct Block {
     std::size_t begin = 0, end = 0;  // bytes
+    std::size_t turn = 0;            // the rank that is the next to get a line more than others
   };
   struct Place {
     std::size_t offset = 0;
@@ -51,12 +57,12 @@ class ShardPlan {
   };
 
   comm::RangeGather::Range part_of(const Block& block, int rank) const;
-  void place_cut(DType dtype);
+  void place_block(const std::vector<std::size_t>& items);
   void place_whole();
 
   std::vector<ShardItem> items_;
   std::vector<Place> places_;
-  std::vector<Block> cut_;                       // of each dtype
+  std::vector<Block> blocks_;
   std::vector<comm::RangeGather::Range> whole_;  // of each rank
   std::size_t bytes_ = 0;
   int ranks_ = 1;

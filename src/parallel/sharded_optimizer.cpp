@@ -10,10 +10,9 @@
 
 #include "comm/drift.hpp"
 #include "comm/pull.hpp"
-#include "comm/range_gather.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/tensor/memory_pool.hpp"
-#include "parallel/shard_plan.hpp"
+#include "parallel/shards.hpp"
 #include "parallel/verify.hpp"
 #include "state/state_hashes.hpp"
 
@@ -34,41 +33,6 @@ std::vector<ParamGroupOptions> one_group() {
 }
 
 }  // namespace
-
-struct ShardedOptimizer::Shards {
-  Shards(const Communicator& communicator, const ShardedOptimizerOptions& options)
-      : ranks(communicator), options(options) {}
-
-  // A parameter and where its value lies in the memory.
-  struct Item {
-    Parameter parameter;
-    Tensor place;
-  };
-
-  std::byte* at(std::size_t item) const { return memory->memory() + plan.offset(item); }
-  Tensor own_share(std::size_t item, const Tensor& tensor) const {
-    const ShardPlan::Share share = plan.share(item, ranks.rank());
-    return tensor.window(share.begin, {share.size});
-  }
-  // What lies elsewhere goes through the memory.
-  void put_borrowed(std::size_t item) {
-    const Tensor& value = items[item].parameter.value();
-    if (value.borrowed()) own_share(item, items[item].place).copy_from(own_share(item, value));
-  }
-  void take_borrowed(std::size_t item) {
-    Parameter& parameter = items[item].parameter;
-    if (parameter.value().borrowed()) parameter.mutable_value().copy_from(items[item].place);
-  }
-
-  Communicator ranks;
-  ShardedOptimizerOptions options;
-  std::vector<Item> items;                      // in the order of the plan
-  std::map<const void*, std::size_t> index_of;  // by identity
-  std::vector<bool> whole;                      // of each group, when the plan was made
-  ShardPlan plan;
-  std::vector<comm::RangeGather::Ranges> ranges;
-  std::optional<comm::RangeGather> memory;
-};
 
 ShardedOptimizer::ShardedOptimizer(const std::vector<NamedParameter>& parameters,
                                    const optim::UpdateRule& rule, const Communicator& communicator,
@@ -122,7 +86,7 @@ bool ShardedOptimizer::cut_has_changed() const {
   return false;
 }
 
-void ShardedOptimizer::cut() {
+void ShardedOptimizer::cut(const std::vector<std::vector<const void*>>& blocks) {
   Shards& shards = *shards_;
   const Communicator& ranks = shards.ranks;
   if (ranks.size() == 1) return;
@@ -148,7 +112,12 @@ void ShardedOptimizer::cut() {
       plan_items.push_back({parameter.dtype(), parameter.size(), member->second});
       items.push_back({parameter, {}});
     }
-    plan = ShardPlan(plan_items, ranks.size());
+    std::vector<std::vector<std::size_t>> items_of_blocks;
+    for (const std::vector<const void*>& block : blocks) {
+      std::vector<std::size_t>& of_block = items_of_blocks.emplace_back();
+      for (const void* identity : block) of_block.push_back(index_of.at(identity));
+    }
+    plan = ShardPlan(plan_items, ranks.size(), items_of_blocks);
   });
 
   const auto share_of = [&](const Parameter& parameter) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 #include <random>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -188,6 +189,76 @@ void sums_are_right(int ranks, std::size_t capacity, std::uint64_t steps) {
   });
 }
 
+// Has what a rank takes of a job: its share of the numbers, and the largest notes of all ranks.
+class Taken : public ShardSink {
+ public:
+  void begin(std::span<const std::byte> notes) override {
+    notes_.assign(notes.begin(), notes.end());
+    numbers_.clear();
+  }
+  void take(std::size_t offset, std::span<const std::byte> results) override {
+    if (numbers_.empty()) offset_ = offset;
+    in_order_ = in_order_ && offset == offset_ + numbers_.size() * sizeof(float);
+    const std::size_t before = numbers_.size();
+    numbers_.resize(before + results.size() / sizeof(float));
+    std::memcpy(numbers_.data() + before, results.data(), results.size());
+  }
+
+  // Whether that is right of a share of a reduction whose piece begins at `offset`.
+  bool is_right(const Node& node, std::uint64_t step, LineRange share, std::size_t offset) const {
+    const std::size_t first = share.begin * line_bytes / sizeof(float);
+    if (numbers_.size() != (share.end - share.begin) * line_bytes / sizeof(float)) return false;
+    if (!numbers_.empty() && offset_ != offset + share.begin * line_bytes) return false;
+    for (std::size_t i = 0; i < numbers_.size(); ++i) {
+      float sum = drawn(0, step, first + i);
+      for (int rank = 1; rank < node.ranks(); ++rank) sum += drawn(rank, step, first + i);
+      if (step % 2 == 0) sum /= static_cast<float>(node.ranks());
+      if (std::memcmp(&sum, &numbers_[i], sizeof(float)) != 0) return false;
+    }
+    return in_order_ && notes_.size() == line_bytes &&
+           notes_[0] == static_cast<std::byte>(node.ranks());
+  }
+
+ private:
+  std::vector<std::byte> notes_;
+  std::vector<float> numbers_;
+  std::size_t offset_ = 0;
+  bool in_order_ = true;
+};
+
+// Reductions of which each rank takes a share.
+void shares_are_right(int ranks, std::uint64_t steps) {
+  const Node node(ranks, 1);
+  node.run([&](NodeReduction& reduction, int rank) {
+    std::minstd_rand random(static_cast<unsigned>(rank) + 17);
+    for (std::uint64_t step = 1; step <= steps; ++step) {
+      const std::size_t lines = lines_of(step) - 1;
+      const std::size_t range = step % ranges;
+      for (std::size_t i = 0; i < lines * line_bytes / sizeof(float); ++i) {
+        node.values(rank, range)[i] = drawn(rank, step, i);
+      }
+      auto* notes = reinterpret_cast<std::byte*>(node.values(rank, range)) + lines * line_bytes;
+      *notes = static_cast<std::byte>(rank + 1);
+      const std::size_t offset = range * range_bytes;
+      const std::vector<Piece> pieces{
+          {Element::f32, ReduceOp::sum, offset, lines * line_bytes},
+          {Element::u8, ReduceOp::max, offset + lines * line_bytes, line_bytes}};
+      const auto place = static_cast<std::size_t>(rank), all = static_cast<std::size_t>(ranks);
+      const LineRange share{lines * place / all, lines * (place + 1) / all};
+      Taken taken;
+      reduction.start({.pieces = pieces,
+                       .hash = step,
+                       .average = step % 2 == 0,
+                       .sink = &taken,
+                       .share = share});
+      dawdle(random);
+      while (!reduction.complete()) poll(reduction);
+      expect(taken.is_right(node, step, share, offset), "wrong share", rank, step);
+    }
+    reduction.leave();
+  });
+}
+
 // Calls work until it throws a StateError, and returns what that says.
 std::string error_of(const std::function<void()>& work) {
   try {
@@ -285,6 +356,8 @@ int main() {
     ++(failures == 0 ? passed : failed);
   };
   for (const int ranks : {2, 3, 5}) {
+    test("shares are right: " + std::to_string(ranks) + " ranks",
+         [&] { shares_are_right(ranks, 1000); });
     for (const std::size_t capacity : {1U, 2U, 8U}) {
       const std::string who =
           std::to_string(ranks) + " ranks, capacity " + std::to_string(capacity);

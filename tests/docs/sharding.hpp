@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <lockstep/lockstep.hpp>
+#include <vector>
 
 #include "checkpoint/training.hpp"
 #include "testing/mpi_test.hpp"
@@ -20,6 +21,7 @@ class Snippets : public ::testing::Test {
   const std::filesystem::path file = folder / "checkpoint";
   data::TensorDataset samples = testing::random_samples(17);
   data::DataLoader loader{samples, data::DistributedSampler(17, 8, world.rank(), world.size())};
+  Batch batch = samples.batch(std::vector<std::int64_t>{0, 1, 2});
   nn::Sequential model{nn::Linear(6, 8), nn::ReLU(), nn::Linear(8, 3)};
   const std::function<Variable(const Batch&)> loss = [this](const Batch& batch) {
     return cross_entropy(model(batch.inputs), batch.targets);

@@ -27,6 +27,19 @@ std::vector<ShardItem> drawn_items(std::uint64_t seed, bool some_whole) {
   return items;
 }
 
+// Some of the items that are cut, in blocks; none for every third seed.
+std::vector<std::vector<std::size_t>> drawn_blocks(std::uint64_t seed,
+                                                   const std::vector<ShardItem>& items) {
+  std::vector<std::vector<std::size_t>> blocks;
+  if (seed % 3 == 0) return blocks;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (items[i].whole || next(seed) % 4 == 0) continue;
+    if (blocks.empty() || next(seed) % 2 == 0) blocks.emplace_back();
+    blocks.back().push_back(i);
+  }
+  return blocks;
+}
+
 std::size_t bytes_of(const ShardItem& item) {
   return static_cast<std::size_t>(item.numbers) * item_size(item.dtype);
 }
@@ -38,7 +51,8 @@ TEST(ShardPlan, gives_each_number_to_one_rank_and_each_byte_to_its_owner) {
     SCOPED_TRACE(seed);
     const std::vector<ShardItem> items = drawn_items(seed, seed % 2 == 1);
     const int ranks = 1 + static_cast<int>(seed % 7);
-    const ShardPlan plan(items, ranks);
+    const auto blocks = drawn_blocks(seed, items);
+    const ShardPlan plan(items, ranks, blocks);
     std::vector<int> owners(plan.bytes(), -1);
     const auto ranges = plan.ranges();
     for (std::size_t rank = 0; rank < ranges.size(); ++rank) {
@@ -77,6 +91,31 @@ TEST(ShardPlan, gives_each_number_to_one_rank_and_each_byte_to_its_owner) {
           bytes += end - begin;
         }
         EXPECT_EQ(bytes, static_cast<std::size_t>(plan.share(i, rank).size) * size);
+      }
+    }
+  }
+}
+
+TEST(ShardPlan, cuts_blocks_to_within_a_line_of_all) {
+  for (std::uint64_t seed = 0; seed < 500; ++seed) {
+    const int ranks = 2 + static_cast<int>(seed % 9);
+    const std::vector<ShardItem> items = drawn_items(seed, false);
+    const auto blocks = drawn_blocks(seed, items);
+    const ShardPlan plan(items, ranks, blocks);
+    std::size_t least = SIZE_MAX, most = 0;
+    for (const auto& of_rank : plan.ranges()) {
+      std::size_t bytes = 0;
+      for (const auto& [begin, end] : of_rank) bytes += end - begin;
+      least = std::min(least, bytes);
+      most = std::max(most, bytes);
+    }
+    EXPECT_LE(most - least, 64U) << seed;
+    for (std::size_t block = 0; block < blocks.size(); ++block) {
+      std::size_t end = plan.part(block, 0).begin;
+      for (int rank = 0; rank < ranks; ++rank) {
+        EXPECT_EQ(plan.part(block, rank).begin, end);
+        end = plan.part(block, rank).end;
+        EXPECT_GE(end, plan.part(block, rank).begin);
       }
     }
   }

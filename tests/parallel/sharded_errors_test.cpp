@@ -7,6 +7,11 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/combined_optimizer.hpp"
+#include "lockstep/optim/lamb.hpp"
+#include "lockstep/parallel/compression.hpp"
+#include "lockstep/parallel/data_parallel.hpp"
+#include "lockstep/parallel/step_in_reduction.hpp"
+#include "parallel/batches.hpp"
 #include "parallel/sharded_pair.hpp"
 #include "testing/throws.hpp"
 
@@ -76,6 +81,71 @@ TEST(ShardedOptimizer, refuses_a_share_that_is_not_its_own) {
   slot = Tensor::zeros({64, 50}, DType::f64);
   EXPECT_TRUE(throws<DTypeError>([&] { pair.sharded.restore(state); }, "f32", "f64"));
   EXPECT_TRUE(bit_equal(pair.sharded.state_dict(), before));
+}
+
+TEST(StepInReduction, is_refused_where_it_cannot_be_exact) {
+  const auto refused = [](auto error, const optim::UpdateRule& rule,
+                          const GradientReducerOptions& options, const std::string& why,
+                          const auto& change) {
+    DrawnTraining training;
+    GradientReducer reducer(training.parameters, world(), options);
+    std::vector<NamedParameter> parameters = training.parameters;
+    ShardedOptimizer optimizer(parameters, rule, world());
+    change(training, reducer, optimizer);
+    return throws<decltype(error)>([&] { StepInReduction(reducer, optimizer); }, why.c_str());
+  };
+  const auto nothing = [](DrawnTraining&, GradientReducer&, ShardedOptimizer&) {};
+  const OptionError option("");
+  const StateError state("");
+  EXPECT_TRUE(refused(option, optim::LAMB(), {}, "whole parameters", nothing));
+  EXPECT_TRUE(refused(option, adam, {}, "clip",
+                      [](DrawnTraining&, GradientReducer&, ShardedOptimizer& optimizer) {
+                        optimizer.set_clipping({.global_norm = 1});
+                      }));
+  if (world().size() == 1) return;
+  EXPECT_TRUE(
+      refused(option, adam, {.missing = MissingGradients::leave_out}, "leave_out", nothing));
+  EXPECT_TRUE(
+      refused(option, adam, {.compression = std::make_shared<TopK>()}, "compression", nothing));
+  EXPECT_TRUE(refused(state, adam, {}, "there are gradients",
+                      [](DrawnTraining& training, GradientReducer& reducer, ShardedOptimizer&) {
+                        training.backward(0, reducer);
+                      }));
+  DrawnTraining training;
+  GradientReducer reducer(training.parameters, world());
+  ShardedOptimizer optimizer(training.parameters, adam, world());
+  {
+    const StepInReduction in_reduction(reducer, optimizer);
+    EXPECT_TRUE(throws<StateError>([&] { StepInReduction(reducer, optimizer); }, "already"));
+  }
+  const StepInReduction again(reducer, optimizer);
+  ShardedOptimizer fewer({training.parameters.begin() + 1, training.parameters.end()}, adam,
+                         world());
+  EXPECT_TRUE(throws<OptionError>([&] { StepInReduction(reducer, fewer); }, "no group"));
+}
+
+TEST(StepInReduction, steps_nothing_that_some_rank_has_failed_to_contribute_to) {
+  nn::Sequential model = make_model();
+  DataParallel replica(model, world(), {.bucket_bytes = 100});
+  ShardedOptimizer optimizer(model.named_parameters(), adam, world());
+  const StepInReduction in_reduction(replica.reducer(), optimizer);
+  replica.backward(draw_batch(1, 3), loss_of(model));
+  const StateDict before = model.state_dict().clone();
+  const bool fails = world().rank() + 1 == world().size();
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_TRUE(throws<DataError>(
+        [&] {
+          replica.backward(draw_batch(2, 3), [&](const Batch& batch) -> Variable {
+            if (fails) throw DataError("bad sample");
+            return loss_of(model)(batch);
+          });
+        },
+        "bad sample"));
+    EXPECT_TRUE(same(model.state_dict(), before));
+  }
+  replica.backward(draw_batch(2, 3), loss_of(model));
+  EXPECT_FALSE(bit_equal(model.state_dict(), before));
+  expect_equal_on_all_ranks(model);
 }
 
 TEST(ShardedOptimizer, throws_on_all_ranks_what_a_hook_throws_on_one) {

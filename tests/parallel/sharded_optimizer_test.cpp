@@ -17,6 +17,7 @@
 #include "lockstep/optim/step_in_backward.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/join.hpp"
+#include "lockstep/parallel/step_in_reduction.hpp"
 #include "optim/all_rules.hpp"
 #include "parallel/batches.hpp"
 #include "parallel/rank_groups.hpp"
@@ -252,6 +253,58 @@ TEST(ShardedOptimizer, steps_parameters_in_the_course_of_a_backward) {
     loss_of(model)(batch).backward();
     whole.zero_grad();
     loss_of(expected)(batch).backward();
+    whole.step();
+  }
+  EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));
+}
+
+TEST(ShardedOptimizer, steps_each_rule_in_the_course_of_a_reduction) {
+  for (const auto& rule : all_rules()) {
+    if (rule->whole_parameters()) continue;
+    for (const bool shared_replica : {false, true}) {
+      SCOPED_TRACE(std::string(rule->name()) + (shared_replica ? ", one replica a node" : ""));
+      Pair pair(*rule, {{.params = "*"}}, {.shared_replica = shared_replica});
+      DrawnTraining training;
+      GradientReducer reducer(training.parameters, world(), {.bucket_bytes = 1000});
+      ShardedOptimizer sharded(training.parameters, *rule, world(),
+                               {.shared_replica = shared_replica});
+      const StepInReduction in_reduction(reducer, sharded);
+      for (std::uint64_t step = 0; step < 5; ++step) {
+        const std::set<std::string> without =
+            step == 2 ? std::set<std::string>{"a.weight"} : std::set<std::string>();
+        training.backward(step, reducer, without);
+        EXPECT_FALSE(training.parameter("c.weight").has_grad());
+        pair.whole_training.run(pair.whole, step, 1, without);
+      }
+      EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
+      const StateDict gathered = sharded.gather_state_dict();
+      if (world().rank() == 0) {
+        EXPECT_TRUE(
+            same(gathered.at("state").as_dict(), pair.whole.state_dict().at("state").as_dict()));
+      }
+    }
+  }
+}
+
+TEST(ShardedOptimizer, steps_models_in_the_course_of_a_reduction) {
+  nn::Sequential model = make_model(), expected = make_model();
+  DataParallel replica(model, world(), {.bucket_bytes = 100}), expected_replica(expected, world());
+  ShardedOptimizer sharded(model.named_parameters(), adam, world());
+  NamedOptimizer whole(expected.named_parameters(), adam);
+  const StepInReduction in_reduction(replica.reducer(), sharded);
+  for (std::uint64_t step = 0; step < 6; ++step) {
+    for (nn::Module* net :
+         {static_cast<nn::Module*>(&model), static_cast<nn::Module*>(&expected)}) {
+      for (auto& [name, parameter] : net->named_parameters()) {
+        Parameter(parameter).set_requires_grad(step < 2 || step > 3 || name != "0.weight");
+      }
+    }
+    const std::vector<std::int64_t> rows = uneven_rows();
+    const Batch all = draw_batch(step, total(rows));
+    const Batch batch = rows_of(all, rows, world().rank());
+    replica.backward(batch, loss_of(model));
+    whole.zero_grad();
+    expected_replica.backward(batch, loss_of(expected));
     whole.step();
   }
   EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));

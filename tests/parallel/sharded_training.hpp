@@ -50,13 +50,17 @@ class DrawnTraining {
 
   /// Of all parameters that want one, but for some names.
   void backward(std::uint64_t step, const std::set<std::string>& without = {}) {
+    backward(step, *reducer_, without);
+  }
+  void backward(std::uint64_t step, GradientReducer& reducer,
+                const std::set<std::string>& without = {}) {
     for (auto& [name, parameter] : parameters) {
       if (!parameter.requires_grad() || without.contains(name)) continue;
       const RandomKey key(1000 * step + static_cast<std::uint64_t>(ranks_.rank()));
       fill_normal(parameter.mutable_grad(), key.fold(index_of(name)), 0, 1);
-      reducer_->mark_ready(parameter);
+      reducer.mark_ready(parameter);
     }
-    reducer_->finish();
+    reducer.finish();
   }
   void run(KeyedOptimizer& optimizer, std::uint64_t first, std::uint64_t steps,
            const std::set<std::string>& without = {}) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,19 @@ class NamedOptimizer : public KeyedOptimizer {
         numbers;  ///< of the share of before, to be replaced by those of the new one
   };
 
+  /// A step of one parameter whose gradient comes in pieces.
+  struct PiecewiseStep {
+    std::size_t entry = 0;
+    std::array<double, optim::UpdateRule::max_scalars> scalars = {};  // as they are before it
+    bool fresh = false;
+  };
+  PiecewiseStep begin_step(const Parameter& parameter);
+  /// Steps numbers of this optimizer's share, from number `begin` of the parameter on.
+  void step_piece(const PiecewiseStep& step, std::int64_t begin,
+                  std::span<const std::byte> gradient, double gradient_scale);
+  /// After all pieces, of which there may be none.
+  void end_step(const PiecewiseStep& step);
+
   /// Whether a rule of the groups steps whole parameters only.
   bool steps_whole(const ParamGroup& group) const;
   /// From now on this optimizer steps, and has the state of, a share of each parameter: other ranks have
@@ -155,6 +169,7 @@ class NamedOptimizer : public KeyedOptimizer {
   void settle_all();
   bool start(Entry& entry);
   bool step_entries(Run& run, double gradient_scale);
+  Entry& prepare(const Parameter& parameter);
   void step_range(std::size_t begin, std::size_t end, std::int64_t step, bool fresh,
                   double gradient_scale);
   std::int64_t steps_of(const Entry& entry) const;

@@ -138,6 +138,7 @@ class GradientReducer : public Stateful {
 
  private:
   friend class DataParallel;
+  friend class StepInReduction;
   class Engine;
   explicit GradientReducer(std::unique_ptr<Engine> engine);
   std::unique_ptr<Engine> engine_;

@@ -61,11 +61,13 @@ class ShardedOptimizer : public NamedOptimizer {
   void update(const Parameter& parameter, double gradient_scale) override;
 
  private:
+  friend class StepInReduction;
   struct Shards;
+  class Stepper;
 
   void check_alike() const;
   bool cut_has_changed() const;
-  void cut();
+  void cut(const std::vector<std::vector<const void*>>& blocks = {});
   void settle_values();
 
   std::unique_ptr<Shards> shards_;
