@@ -15,7 +15,7 @@
 #include "lockstep/core/log.hpp"
 #include "state/checksum.hpp"
 #include "state/state_hashes.hpp"
-#include "tensor/stream_copy.hpp"
+#include "core/stream_copy.hpp"
 
 namespace lockstep::checkpoint {
 namespace {

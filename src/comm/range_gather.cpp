@@ -5,14 +5,15 @@
 
 #include "comm/backoff.hpp"
 #include "comm/check.hpp"
+#include "core/stream_copy.hpp"
 
 namespace lockstep::comm {
 namespace {
 
 constexpr int tag = 950;
 constexpr std::size_t longest_message = std::size_t{1} << 30;
-// Of a copy: glibc writes long ones past the caches, which takes longer where these are large.
-constexpr std::size_t cached_bytes = std::size_t{1} << 16;
+// What does not stay in the cache until it is used is not read there before it is written.
+constexpr std::size_t cached_bytes = std::size_t{8} << 20;
 
 // Calls use(begin, bytes) for each message that ranges take.
 template <class Use>
@@ -91,8 +92,12 @@ void RangeGather::copy_from_neighbours(std::span<const Ranges> of_ranks) {
   for (std::size_t rank = 0; rank < of_ranks.size(); ++rank) {
     if (first_[rank] == memory_.placement().node_rank) continue;
     for (const auto& [begin, end] : of_ranks[rank]) {
-      for (std::size_t at = begin; at < end; at += cached_bytes) {
-        std::memcpy(memory() + at, segment(first_[rank]) + at, std::min(cached_bytes, end - at));
+      const std::span to(memory() + begin, end - begin);
+      const std::span<const std::byte> from(segment(first_[rank]) + begin, end - begin);
+      if (memory_.own().size() > cached_bytes) {
+        stream_copy(to, from);
+      } else {
+        std::memcpy(to.data(), from.data(), to.size());
       }
     }
   }

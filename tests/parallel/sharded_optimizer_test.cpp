@@ -221,6 +221,23 @@ TEST(ShardedOptimizer, leaves_parameters_in_borrowed_memory_where_they_are) {
   }
 }
 
+// Their values are copied past the caches.
+TEST(ShardedOptimizer, steps_millions_of_numbers) {
+  const auto large = [] {
+    Tensor value = Tensor::empty({3'000'001});
+    fill_uniform(value, RandomKey(1), -1, 1);
+    return std::vector<NamedParameter>{{"large", Parameter(value)}};
+  };
+  DrawnTraining training(world(), large()), whole_training(world(), large());
+  training.reduce();
+  whole_training.reduce();
+  ShardedOptimizer sharded(training.parameters, adam, world());
+  NamedOptimizer whole(whole_training.parameters, adam);
+  training.run(sharded, 0, 2);
+  whole_training.run(whole, 0, 2);
+  EXPECT_TRUE(same(training.values(), whole_training.values()));
+}
+
 TEST(ShardedOptimizer, is_a_member_of_a_combined_one) {
   Pair pair(adam);
   DrawnTraining training;

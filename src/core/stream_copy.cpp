@@ -1,4 +1,4 @@
-#include "tensor/stream_copy.hpp"
+#include "core/stream_copy.hpp"
 
 #include <cstring>
 
