@@ -13,7 +13,7 @@ namespace lockstep {
 /// What steps the parameters of a reducer in the course of a round, bucket by bucket.
 class BucketStepper {
  public:
-  /// Of a bucket, in the order of memory.
+  /// Of a bucket, in the order of memory; those without numbers come before what lies in their place.
   struct Item {
     Parameter parameter;
     std::size_t offset = 0;  ///< of the gradient in a segment

@@ -53,8 +53,10 @@ void GradientReducer::Engine::plan_steps() {
       steps.push_back({items_[index].parameter, ranges_[index].offset, note});
       note += sizeof(ItemNote);
     }
-    std::sort(steps.begin(), steps.end(),
-              [](const auto& a, const auto& b) { return a.offset < b.offset; });
+    // Parameters without numbers lie where the next one does, and come before it.
+    std::sort(steps.begin(), steps.end(), [](const auto& a, const auto& b) {
+      return a.offset != b.offset ? a.offset < b.offset : a.parameter.size() < b.parameter.size();
+    });
   }
   stepper_->plan(buckets);
 }

@@ -121,7 +121,6 @@ void ShardedOptimizer::Stepper::Steps::take(std::size_t offset,
   const auto begins_after = [](std::size_t at, const Item& item) { return at < item.offset; };
   auto item = std::upper_bound(items.begin(), items.end(), offset, begins_after) - 1;
   while (!results.empty()) {
-    // Parameters without numbers lie where the next one does.
     const Tensor& value = std::as_const(item->parameter).value();
     const std::size_t size = item_size(value.dtype());
     const std::size_t end = item->offset + static_cast<std::size_t>(value.padded_size()) * size;

@@ -279,10 +279,12 @@ TEST(ShardedOptimizer, steps_each_rule_in_the_course_of_a_reduction) {
   for (const auto& rule : all_rules()) {
     if (rule->whole_parameters()) continue;
     for (const bool shared_replica : {false, true}) {
+      // Several buckets, and one for all.
+      const std::size_t bucket_bytes = shared_replica ? 1000 : std::size_t{1} << 20;
       SCOPED_TRACE(std::string(rule->name()) + (shared_replica ? ", one replica a node" : ""));
       Pair pair(*rule, {{.params = "*"}}, {.shared_replica = shared_replica});
       DrawnTraining training;
-      GradientReducer reducer(training.parameters, world(), {.bucket_bytes = 1000});
+      GradientReducer reducer(training.parameters, world(), {.bucket_bytes = bucket_bytes});
       ShardedOptimizer sharded(training.parameters, *rule, world(),
                                {.shared_replica = shared_replica});
       const StepInReduction in_reduction(reducer, sharded);
