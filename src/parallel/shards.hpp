@@ -23,15 +23,14 @@ struct ShardedOptimizer::Shards {
   };
 
   std::byte* at(std::size_t item) const { return memory->memory() + plan.offset(item); }
-  Tensor own_share(std::size_t item, const Tensor& tensor) const {
-    const ShardPlan::Share share = plan.share(item, ranks.rank());
-    return tensor.window(share.begin, {share.size});
-  }
   // What lies elsewhere goes through the memory.
-  void put_borrowed(std::size_t item) {
+  void put_borrowed(std::size_t item, const ShardPlan::Share& numbers) {
     const Tensor& value = items[item].parameter.value();
-    if (value.borrowed()) own_share(item, items[item].place).copy_from(own_share(item, value));
+    if (!value.borrowed()) return;
+    const Shape shape{numbers.size};
+    items[item].place.window(numbers.begin, shape).copy_from(value.window(numbers.begin, shape));
   }
+  void put_borrowed(std::size_t item) { put_borrowed(item, plan.share(item, ranks.rank())); }
   void take_borrowed(std::size_t item) {
     Parameter& parameter = items[item].parameter;
     if (parameter.value().borrowed()) parameter.mutable_value().copy_from(items[item].place);

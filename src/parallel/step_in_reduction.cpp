@@ -132,7 +132,7 @@ void ShardedOptimizer::Stepper::Steps::take(std::size_t offset,
       owner.optimizer_.step_piece(*under_way[index], begin,
                                   results.first(static_cast<std::size_t>(numbers) * size),
                                   owner.gradient_scale_);
-      owner.shards().put_borrowed(shard_items[index]);
+      owner.shards().put_borrowed(shard_items[index], {begin, numbers});
     }
     results = results.subspan(used);
     offset += used;

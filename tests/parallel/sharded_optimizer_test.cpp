@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -212,10 +213,16 @@ TEST(ShardedOptimizer, leaves_parameters_in_borrowed_memory_where_they_are) {
                Parameter(Tensor::borrow(std::span<float>(memory.back()), value.shape()))};
     }
     DrawnTraining training(world(), parameters);
-    training.reduce();
+    GradientReducer reducer(training.parameters, world());
     ShardedOptimizer optimizer(training.parameters, adam, world(),
                                {.shared_replica = shared_replica});
-    training.run(optimizer, 0, 3);
+    std::optional<StepInReduction> in_reduction;
+    for (std::uint64_t step = 0; step < 3; ++step) {
+      optimizer.zero_grad();
+      if (step == 1) in_reduction.emplace(reducer, optimizer);
+      training.backward(step, reducer);
+      if (step == 0) optimizer.step();
+    }
     EXPECT_TRUE(same(training.values(), pair.whole_training.values()));
     EXPECT_TRUE(training.parameter("c.weight").value().borrowed());
   }
