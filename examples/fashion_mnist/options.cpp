@@ -96,6 +96,8 @@ void add_gradients(CLI::App& app, Options& options) {
       ->check(at_least_one)
       ->option_text("N");
   app.add_flag("--sharded", options.sharded, "Each rank steps its share of the parameters");
+  app.add_flag("--in-reduction", options.in_reduction,
+               "With --sharded: step as gradients are reduced,\nof which none is kept");
   add_choice<GradientReduction, GradientReduction>(
       app, "--reduction", options.reduction,
       {{"mean", GradientReduction::mean}, {"sum", GradientReduction::sum}},
@@ -171,6 +173,12 @@ std::string contradiction(const Options& options) {
        "with --local-sgd, a step that one rank alone skips would part the optimizers: no "
        "--loss-scale or --non-finite skip"},
       {local_sgd && options.sharded, "--local-sgd steps each replica by itself: no --sharded"},
+      {options.in_reduction && !options.sharded, "--in-reduction is one of --sharded"},
+      {options.in_reduction &&
+           (logical || options.compresses() || options.missing == MissingGradients::leave_out ||
+            options.clip || options.non_finite || options.loss_scale),
+       "--in-reduction steps before all gradients are known: no --logical-replicas, --top-k, "
+       "--power-sgd, --missing leave-out, --clip, --non-finite or --loss-scale"},
       {local_sgd && options.uneven == UnevenInputs::join,
        "with --local-sgd, all ranks make all steps: --uneven can be shortest only"},
       {local_sgd && (options.batch_norm == broadcast || options.batch_norm == synchronised),

@@ -29,6 +29,7 @@ struct Options {
   std::int64_t logical_replicas = 0;
   std::int64_t accumulate = 1;
   bool sharded = false;
+  bool in_reduction = false;
   lockstep::GradientReduction reduction = lockstep::GradientReduction::mean;
   double predivide = 1;
   lockstep::MissingGradients missing = lockstep::MissingGradients::zero;

@@ -44,6 +44,7 @@ DataParallelOptions replica_options(const Options& options) {
       .missing = options.missing,
       .wire = options.wire,
       .compression = compression_of(options),
+      .keep_gradients = !options.in_reduction,
       .synchronise_batch_norm = options.batch_norm == BatchNormalisation::synchronised,
       .logical_replicas = options.logical_replicas};
   if (options.batch_norm == BatchNormalisation::local) result.buffers = ReplicaBufferPolicy::local;
@@ -70,7 +71,9 @@ Trainer::Trainer(nn::Module& model, const optim::UpdateRule& rule, const Options
     replica_.emplace(model, ranks, replica_options(options));
   }
   if (options.sharded) {
-    optimizer_ = std::make_unique<ShardedOptimizer>(model.named_parameters(), rule, ranks);
+    auto sharded = std::make_unique<ShardedOptimizer>(model.named_parameters(), rule, ranks);
+    if (options.in_reduction) in_reduction_.emplace(replica_->reducer(), *sharded);
+    optimizer_ = std::move(sharded);
   } else {
     optimizer_ = std::make_unique<NamedOptimizer>(model.named_parameters(), rule);
   }
@@ -117,7 +120,7 @@ void Trainer::step() {
   if (loss_scale_) {
     report = loss_scale_->step(*optimizer_);
     loss_scale_->update();
-  } else {
+  } else if (!in_reduction_) {
     report = optimizer_->step({.non_finite = options_.non_finite});
   }
   if (!report.applied) ++skipped_;

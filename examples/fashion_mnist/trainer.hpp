@@ -63,6 +63,7 @@ class Trainer {
   std::optional<lockstep::DataParallel> replica_;  // this, or in local SGD the averager
   std::optional<lockstep::ParameterAverager> averager_;
   std::unique_ptr<lockstep::NamedOptimizer> optimizer_;
+  std::optional<lockstep::StepInReduction> in_reduction_;
   std::optional<lockstep::optim::LossScale> loss_scale_;
   std::optional<lockstep::ReplicaCheck> check_;
   std::int64_t batches_ = 0;  // of the step to come

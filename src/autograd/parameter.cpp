@@ -104,9 +104,13 @@ void Parameter::run_final_hooks() const {
 void Parameter::rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner,
                        std::size_t index, const Tensor& reduced) {
   const auto& state = VariableState::of(*this);
-  check_same(state->value, gradient, "rebind");
   value.copy_from(state->value);
-  if (state->flags->has_gradient) gradient.copy_from(grad());
+  if (gradient.defined()) {
+    check_same(state->value, gradient, "rebind");
+    if (state->flags->has_gradient) gradient.copy_from(grad());
+  } else if (state->flags->has_gradient) {
+    gradient = grad().clone();
+  }
   state->value = std::move(value);
   state->gradient = std::move(gradient);
   ParameterState& parameter = *state->parameter;

@@ -9,6 +9,7 @@
 #include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 #include "optim/clip.hpp"
 #include "tensor/dispatch.hpp"
 
@@ -144,6 +145,7 @@ void NamedOptimizer::arrange_slots(const std::function<bool(const Entry&)>& want
   entries_ = std::move(entries);
   slot_memory_ = std::move(memory);
   find_runs();
+  memory_pool::give_back();  // where slots were
 }
 
 // Whether an entry can be in the run of the one before, but for where its memory is. Only in a layout that

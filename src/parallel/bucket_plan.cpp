@@ -3,9 +3,28 @@
 #include <algorithm>
 
 namespace lockstep {
+namespace {
+
+comm::Element element_of(DType dtype) {
+  return dtype == DType::f32 ? comm::Element::f32 : comm::Element::f64;
+}
+
+}  // namespace
+
+void add_piece(std::vector<comm::Piece>& pieces, DType dtype, std::size_t offset,
+               std::size_t bytes) {
+  if (bytes == 0) return;
+  const comm::Element element = element_of(dtype);
+  if (!pieces.empty() && pieces.back().element == element &&
+      pieces.back().offset + pieces.back().bytes == offset) {
+    pieces.back().bytes += bytes;
+  } else {
+    pieces.push_back({element, ReduceOp::sum, offset, bytes});
+  }
+}
 
 comm::Measured measured_of(const GradientRange& gradient, std::size_t line) {
-  return {.element = gradient.dtype == DType::f32 ? comm::Element::f32 : comm::Element::f64,
+  return {.element = element_of(gradient.dtype),
           .line = line,
           .offset = gradient.offset,
           .numbers = gradient.numbers,
@@ -21,20 +40,15 @@ PieceList pieces_of(std::span<const GradientRange> gradients, std::vector<std::u
   for (const std::uint32_t item : items) {
     const GradientRange& range = gradients[item];
     if (range.bytes == 0) continue;
-    const comm::Measured& measured = list.measured.emplace_back(measured_of(range, line));
+    list.measured.push_back(measured_of(range, line));
     line += range.bytes / comm::line_bytes;
-    if (!list.pieces.empty() && list.pieces.back().element == measured.element &&
-        list.pieces.back().offset + list.pieces.back().bytes == range.offset) {
-      list.pieces.back().bytes += range.bytes;
-    } else {
-      list.pieces.push_back({measured.element, ReduceOp::sum, range.offset, range.bytes});
-    }
+    add_piece(list.pieces, range.dtype, range.offset, range.bytes);
   }
   return list;
 }
 
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept {
-  return items * sizeof(ItemNote) + most * (Note::first_item + comm::line_bytes);
+  return (items + most) * sizeof(ItemNote) + most * (Note::first_item + comm::line_bytes);
 }
 
 std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
@@ -53,15 +67,19 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
     buckets.back().items.push_back(item);
     bytes += gradients[item].bytes;
   }
+  for (Bucket& bucket : buckets) bucket.all = pieces_of(gradients, bucket.items);
+  add_notes(buckets, left_out, notes);
+  return buckets;
+}
+
+void add_notes(std::vector<Bucket>& buckets, std::size_t left_out, std::size_t notes) {
   for (Bucket& bucket : buckets) {
-    bucket.all = pieces_of(gradients, bucket.items);
     bucket.notes = notes;
     const std::size_t items = bucket.items.size() + (&bucket == &buckets.back() ? left_out : 0);
     const std::size_t size = comm::whole_lines(Note::first_item + items * sizeof(ItemNote));
     bucket.all.pieces.push_back({comm::Element::u8, ReduceOp::max, notes, size});
     notes += size;
   }
-  return buckets;
 }
 
 }  // namespace lockstep

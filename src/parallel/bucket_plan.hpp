@@ -25,11 +25,22 @@ struct PieceList {
   std::vector<comm::Measured> measured;
 };
 
-/// What is reduced in one go: some gradients, and the ranks' notes on these.
+/// Where whole lines of a bucket's gradient lie in the segment.
+struct GradientPlace {
+  std::size_t item = 0;    ///< of the bucket's
+  std::size_t offset = 0;  ///< in the segment
+  std::size_t begin = 0;   ///< bytes of the gradient before them
+  std::size_t bytes = 0;
+};
+
+/// What is reduced in one go: some gradients, or a slice of one, and the ranks' notes on these.
 struct Bucket {
   std::vector<std::uint32_t> items;
   PieceList all;
   std::size_t notes = 0;  ///< offset in the segment
+  std::size_t slice = 0, slices = 1;
+  /// In the order of lines and of the segment, where gradients are stepped bucket by bucket.
+  std::vector<GradientPlace> places = {};
   /// The same where gradients are compressed: these, and all others.
   std::vector<comm::Codec*> codecs = {};
   PieceList others = {};
@@ -74,7 +85,14 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
                                  std::span<const std::uint32_t> order, std::size_t left_out,
                                  std::size_t bucket_bytes, std::size_t most, std::size_t notes);
 
-/// What notes can take at most.
+/// Gives buckets their pieces of notes, from an offset on; those of `left_out` items are in the last.
+void add_notes(std::vector<Bucket>& buckets, std::size_t left_out, std::size_t notes);
+
+/// Adds lines of gradients to pieces, of which neighbours are one.
+void add_piece(std::vector<comm::Piece>& pieces, DType dtype, std::size_t offset,
+               std::size_t bytes);
+
+/// What notes can take at most, where each item is in one bucket, or in several that have no other.
 std::size_t notes_bytes(std::size_t items, std::size_t most) noexcept;
 
 }  // namespace lockstep

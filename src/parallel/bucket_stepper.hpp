@@ -10,29 +10,29 @@
 
 namespace lockstep {
 
-/// What steps the parameters of a reducer in the course of a round, bucket by bucket.
+/// What steps the parameters of a reducer in the course of a round, block by block. Of each block a rank
+/// steps some lines.
 class BucketStepper {
  public:
-  /// Of a bucket, in the order of memory; those without numbers come before what lies in their place.
-  struct Item {
-    Parameter parameter;
-    std::size_t offset = 0;  ///< of the gradient in a segment
-    std::size_t note = 0;    ///< offset of the ItemNote in the notes
-  };
-  using Bucket = std::vector<Item>;
+  /// Parameters whose lines follow each other, a whole number of each.
+  using Block = std::vector<Parameter>;
 
   virtual ~BucketStepper() = default;
 
-  /// The buckets of all rounds to come. Collective.
-  virtual void plan(const std::vector<Bucket>& buckets) = 0;
-  /// What takes the reduced gradients of this rank's share of a bucket, and the lines of that.
-  virtual comm::ShardSink& sink(std::size_t bucket) = 0;
-  virtual comm::LineRange share(std::size_t bucket) const = 0;
-  /// All ranks of the node have stepped their shares of the bucket.
-  virtual void stepped(std::size_t bucket) = 0;
-  /// All buckets are stepped on all ranks of the node. Collective.
+  /// The blocks of all rounds to come. Collective.
+  virtual void plan(const std::vector<Block>& blocks) = 0;
+  /// The lines of a block that a rank steps.
+  virtual comm::LineRange part(std::size_t block, int rank) const = 0;
+  /// Whether a parameter of a block is stepped in this round.
+  virtual void begin(std::size_t block, std::size_t parameter, bool steps) = 0;
+  /// Steps numbers of a parameter from `begin` on, which this rank has, if it is stepped.
+  virtual void step(std::size_t block, std::size_t parameter, std::int64_t begin,
+                    std::span<const std::byte> gradient) = 0;
+  /// All ranks of the node have stepped slice k of n of their parts.
+  virtual void stepped(std::size_t block, std::size_t k, std::size_t n) = 0;
+  /// All blocks are stepped on all ranks of the node. Collective.
   virtual void end() = 0;
-  /// A parameter that is in no bucket has a gradient all the same. Collective.
+  /// A parameter that is in no block has a gradient all the same. Collective.
   virtual void step(const Parameter& parameter) = 0;
 };
 

@@ -34,7 +34,8 @@ DataParallel::DataParallel(nn::Module& model, const Communicator& communicator,
                                  .predivide = options.predivide,
                                  .missing = options.missing,
                                  .wire = options.wire,
-                                 .compression = options.compression},
+                                 .compression = options.compression,
+                                 .keep_gradients = options.keep_gradients},
           logical_replicas_)) {
   const Communicator& ranks = reducer_.communicator();
   // Tensors of the dict are the model's own; scalars are copies, which restore() puts back.

@@ -58,7 +58,7 @@ void GradientReducer::Engine::check_round(const std::exception_ptr& failure) {
     error.set_collective(true);
     throw error;
   } catch (...) {
-    const bool keeps = (invalid || weightless) && !abandoned && !weighted_;
+    const bool keeps = (invalid || weightless) && !abandoned && !weighted_ && !ring_;
     if (!keeps) {
       undo_round();
       throw;
@@ -81,6 +81,7 @@ void GradientReducer::Engine::check_items() const {
         "requires_grad is off for {} on this rank, and on for others: it must be the same on all",
         names));
   }
+  if (options_.missing != MissingGradients::error) return;
   const auto misses = [this](std::size_t i) { return own_note(i).missed != 0; };
   if (const std::string names = names_where(misses); !names.empty()) {
     throw StateError(fmt::format("there is no gradient of {} when the backward is over", names));
@@ -156,11 +157,7 @@ void GradientReducer::Engine::follow_frozen() {
     changed = changed || states_[i].planned != (agreed_[i].trainable != 0);
   }
   if (!changed) return;
-  std::vector<std::uint32_t> order;
-  for (const Bucket& bucket : buckets_) {
-    order.insert(order.end(), bucket.items.begin(), bucket.items.end());
-  }
-  order.insert(order.end(), left_out_.begin(), left_out_.end());
+  const std::vector<std::uint32_t> order = planned_order();
   for (std::size_t i = 0; i < items_.size(); ++i) {
     states_[i].planned = agreed_[i].trainable != 0;
     states_[i].ordered = false;

@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "autograd/state.hpp"
 #include "comm/calls.hpp"
 #include "comm/check.hpp"
@@ -76,9 +78,41 @@ void GradientReducer::Engine::release(std::size_t index) noexcept {
   if (std::exchange(flags(index).unreduced, false)) --table()->unreduced;
 }
 
+// With a ring.
+Tensor& GradientReducer::Engine::find_storage(std::size_t index) {
+  const Parameter& parameter = items_[index].parameter;
+  Tensor& gradient = autograd::VariableState::of(parameter)->gradient;
+  if (!gradient.defined()) {
+    gradient = Tensor::empty(parameter.value().shape(), parameter.value().dtype());
+  }
+  return gradient;
+}
+
+void GradientReducer::Engine::drop_storage(std::size_t index) noexcept {
+  flags(index).has_gradient = flags(index).reduced = false;
+  autograd::VariableState::of(items_[index].parameter)->gradient = {};
+}
+
+// Moves what this rank has of a bucket to its place.
+void GradientReducer::Engine::fill_slot(const Bucket& bucket) {
+  for (const GradientPlace& place : bucket.places) {
+    const std::uint32_t index = bucket.items[place.item];
+    std::byte* const slot = reduction_->segment() + place.offset;
+    if (states_[index].used) {
+      const auto* gradient =
+          static_cast<const std::byte*>(std::as_const(find_storage(index)).raw());
+      std::memcpy(slot, gradient + place.begin, place.bytes);
+    } else {
+      std::memset(slot, 0, place.bytes);
+    }
+  }
+  if (bucket.slice + 1 < bucket.slices) return;
+  for (const std::uint32_t index : bucket.items) drop_storage(index);
+}
+
 // Puts the gradient of before aside, once in a round.
 void GradientReducer::Engine::stash(std::size_t index) {
-  if (states_[index].stashed || !flags(index).has_gradient) return;
+  if (stepper_ != nullptr || states_[index].stashed || !flags(index).has_gradient) return;
   Item& item = items_[index];
   if (!item.earlier.defined()) {
     item.earlier = Tensor::empty(item.local.shape(), item.local.dtype());
@@ -95,6 +129,7 @@ void GradientReducer::Engine::restore(std::size_t index) noexcept {
   if (!state.used && !state.stashed) return;
   flags(index).has_gradient = state.stashed;
   flags(index).reduced = false;
+  if (ring_) drop_storage(index);
   if (state.stashed) std::memcpy(item.local.raw(), item.earlier.raw(), item.local.bytes());
   state.used = state.stashed = false;
 }
@@ -126,6 +161,7 @@ void GradientReducer::Engine::undo_round() {
 bool GradientReducer::Engine::open(std::size_t index) {
   if (table()->unreduced == 0) check_thread();
   check_in_batch();
+  check_steps();
   State& state = states_[index];
   if (state.complete) {
     throw StateError("a backward reaches a parameter that was marked ready: finish() comes first");
@@ -135,6 +171,7 @@ bool GradientReducer::Engine::open(std::size_t index) {
   hold(index);
   state.used = true;
   flags(index).reduced = false;
+  if (ring_) find_storage(index);
   const bool opened = std::exchange(state.opened, true);
   if (!opened) state.reached_weight += part_weight_;
   return adds && (opened || parts_.count == 0);
@@ -154,6 +191,13 @@ void GradientReducer::Engine::mark_ready(const Parameter& parameter) {
   const std::size_t index = autograd::VariableState::of(parameter)->parameter->index;
   State& state = states_[index];
   if (state.complete) throw StateError("mark_ready: the parameter was marked ready before");
+  check_steps();
+  if (ring_ && !flags(index).has_gradient) {
+    throw StateError(
+        fmt::format("mark_ready: '{}' has no gradient, and none is kept from the reduction before: "
+                    "write one where mutable_grad() is",
+                    items_[index].name));
+  }
   hold(index);
   state.used = state.opened = state.replaces = true;
   flags(index).has_gradient = true;

@@ -18,16 +18,24 @@
 
 namespace lockstep {
 
-// The last bucket waits for the end of the round, so that a rank can always tell the others that
+// The last block waits for the end of the round, so that a rank can always tell the others that
 // something has gone wrong.
+bool GradientReducer::Engine::can_launch() const noexcept {
+  if (launched_ >= last_block_) return false;
+  const Bucket& bucket = buckets_[launched_];
+  return missing_[launched_ - bucket.slice] == 0 && has_slot();
+}
+
 void GradientReducer::Engine::add_complete(std::size_t index) {
   State& state = states_[index];
   state.complete = true;
   if (state.planned) --missing_[bucket_of_[index]];
-  while (launched_ + 1 < buckets_.size() && missing_[launched_] == 0) launch_next(false);
-  reduction_->poll();
-  record_complete();
-  step_complete();
+  do {
+    while (can_launch()) launch_next(false);
+    reduction_->poll();
+    record_complete();
+    step_complete();
+  } while (can_launch());
 }
 
 // Makes the item's place what this rank has to add to the sum.
@@ -37,6 +45,7 @@ void GradientReducer::Engine::contribute(std::size_t index) {
     stash(index);
     hold(index);
   }
+  if (ring_) return;
   if (!state.used || (parts_.count > 0 && !state.opened)) zero(index);
 }
 
@@ -71,8 +80,8 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
                      .average = mean,
                      .divisor = mean || !valid ? 1 : 1 / options_.predivide,
                      .codecs = compressed ? bucket.codecs : std::span<comm::Codec* const>(),
-                     .sink = steps ? &stepper_->sink(number) : nullptr,
-                     .share = steps ? stepper_->share(number) : comm::LineRange{0, 0}});
+                     .sink = steps ? &sinks_[number] : nullptr,
+                     .share = steps ? sinks_[number].share : comm::LineRange{0, 0}});
 }
 
 void GradientReducer::Engine::launch_next(bool abandoned) {
@@ -90,6 +99,7 @@ void GradientReducer::Engine::launch_next(bool abandoned) {
     contribute(index);
     *note++ = own_note(index);
   }
+  if (ring_) fill_slot(bucket);
   if (launched_ + 1 == buckets_.size()) {
     for (const std::uint32_t index : left_out_) *note++ = own_note(index);
   }
@@ -105,7 +115,11 @@ void GradientReducer::Engine::launch_late() {
     if (agreed_[index].reached != 0) late_.items.push_back(index);
   }
   if (late_.items.empty()) return;
-  for (const std::uint32_t index : late_.items) contribute(index);
+  for (const std::uint32_t index : late_.items) {
+    contribute(index);
+    if (ring_) reduce_late(index);
+  }
+  if (ring_) return;
   late_.all = pieces_of(ranges_, late_.items);
   if (!late_.all.pieces.empty()) start(late_, buckets_.size());
 }
@@ -119,8 +133,8 @@ void GradientReducer::Engine::record_complete() {
   }
 }
 
-// Until all that was launched is reduced, and all ranks have said that they reduce here.
-void GradientReducer::Engine::wait() {
+// Tells whether all that was launched is reduced, and all ranks have said that they reduce here.
+void GradientReducer::Engine::wait_until(const std::function<bool(bool all)>& done) {
   const timeline::Span span("wait");
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
@@ -137,7 +151,7 @@ void GradientReducer::Engine::wait() {
     }
     record_complete();
     step_complete();
-    if ((calls == nullptr || calls->test()) && reduced) break;
+    if (done((calls == nullptr || calls->test()) && reduced)) break;
     backoff.pause();
   }
   waited_ += std::chrono::duration<double>(Clock::now() - begin).count();
@@ -158,14 +172,22 @@ void GradientReducer::Engine::read_notes() {
 void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
   if (failure == nullptr) failure = deferred_failure_;
   deferred_failure_ = nullptr;
+  if (ring_ && stepper_ == nullptr) {
+    undo_round();
+    if (failure != nullptr) std::rethrow_exception(failure);
+    check_steps();
+  }
   try {
     check_thread();
     if (round_hooks_.before && round_hooks_.before(failure != nullptr)) failure = nullptr;
     if (comm::Calls* calls = comm::Calls::of(callers_)) {
       calls->start({.call = comm::Call::gradients, .number = number_});
     }
-    while (launched_ < buckets_.size()) launch_next(failure != nullptr);
-    wait();
+    while (launched_ < buckets_.size()) {
+      if (!has_slot()) wait_until([this](bool) { return has_slot(); });
+      launch_next(failure != nullptr);
+    }
+    wait_until([](bool all) { return all; });
     read_notes();
     launch_late();
     reduction_->wait();
@@ -209,7 +231,7 @@ void GradientReducer::Engine::settle(std::size_t index) {
   if (compressed_[index] != nullptr) compressed_[index]->accept();
   State& state = states_[index];
   flags(index).has_gradient = true;
-  flags(index).reduced = true;
+  flags(index).reduced = !ring_;
   state.used = false;
   state.measured = measures_;
   const bool adds = std::exchange(state.stashed, false) && agreed_[index].replaces == 0;

@@ -16,6 +16,7 @@
 #include "parallel/bucket_plan.hpp"
 #include "parallel/bucket_stepper.hpp"
 #include "parallel/compressed_gradient.hpp"
+#include "parallel/gradient_ring.hpp"
 #include "parallel/part_sums.hpp"
 
 namespace lockstep {
@@ -31,6 +32,9 @@ namespace lockstep {
 /// The plan leaves out items that were frozen in the round before. What the ranks note tells all of
 /// them where that has changed: gradients of such items then travel in a bucket of their own, and
 /// the next round has another plan.
+///
+/// With a ring, a gradient is in memory of its own until its bucket is launched, for which the bucket that
+/// had its place before must be done.
 class GradientReducer::Engine : public autograd::GradientOwner {
  public:
   Engine(std::vector<NamedParameter> parameters, const Communicator& communicator,
@@ -115,7 +119,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
     std::string name;
     Parameter parameter;
-    Tensor local;    // in this rank's segment
+    Tensor local;    // in this rank's segment, without a ring
     Tensor reduced;  // in the result of the node
     Tensor earlier;  // memory for what was there before a round, once that was needed
   };
@@ -134,6 +138,19 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     double reached_weight = 0;  // of the parts that have one
   };
 
+  // Steps what comes of a bucket.
+  struct StepSink : comm::ShardSink {
+    StepSink(Engine& engine, std::size_t number, std::size_t block)
+        : engine(engine), number(number), block(block) {}
+
+    void begin(std::span<const std::byte> notes) override;
+    void take(std::size_t offset, std::span<const std::byte> results) override;
+
+    Engine& engine;
+    std::size_t number, block;
+    comm::LineRange share = {0, 0};
+  };
+
   std::vector<Tensor> lay_out();
   void bind(const std::vector<Tensor>& values);
   /// Where gradients are computed.
@@ -149,6 +166,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   /// Whether the round does that.
   bool compresses() const noexcept;
   void make_plan(const std::vector<std::uint32_t>& order);
+  std::vector<std::uint32_t> planned_order() const;
   void agree_on_plan();
 
   void check_thread();
@@ -164,13 +182,18 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void undo_round();
   void note_order(std::size_t index);
   void add_complete(std::size_t index);
+  bool can_launch() const noexcept;
+  bool has_slot() const noexcept { return !ring_ || launched_ < stepped_ + ring_->slots(); }
 
   void contribute(std::size_t index);
+  Tensor& find_storage(std::size_t index);
+  void drop_storage(std::size_t index) noexcept;
+  void fill_slot(const Bucket& bucket);
   ItemNote own_note(std::size_t index) const;
   void start(const Bucket& bucket, std::size_t number);
   void launch_next(bool abandoned);
   void launch_late();
-  void wait();
+  void wait_until(const std::function<bool(bool all)>& done);
   void read_notes();
   bool noted(Note::Index note) const;
   void finish_round(std::exception_ptr failure);
@@ -185,9 +208,12 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void follow_frozen();
   void record_complete();
   void plan_steps();
+  void place_in_segment(Bucket& bucket);
+  void check_steps() const;
   void step_complete();
   void step_results(std::size_t bucket);
   void end_steps();
+  void reduce_late(std::size_t index);
   bool is_alone_on_node() const noexcept { return reduction_->lanes().nodes() == 1; }
   void end_round() noexcept;
   autograd::GradientFlags& flags(std::size_t index) { return table()->flags[index]; }
@@ -203,6 +229,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::vector<State> states_;
   std::vector<GradientRange> ranges_;
   std::size_t notes_ = 0;  // offset of the notes in the segment
+  std::optional<GradientRing> ring_;
   std::optional<comm::Reduction> reduction_;
 
   std::vector<std::unique_ptr<CompressedGradient>> compressed_;  // items that are, or null
@@ -210,7 +237,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   std::vector<Bucket> buckets_;
   std::vector<std::uint32_t> left_out_;   // items in none
-  std::vector<std::uint32_t> bucket_of_;  // of each item
+  std::vector<std::uint32_t> bucket_of_;  // of each item, or the first of its slices
+  std::size_t last_block_ = 0;            // the last bucket, or the first of its slices
   std::vector<std::uint32_t> missing_;    // items that are not complete yet, of each bucket
   std::vector<std::uint32_t> order_;  // in which gradients became complete, until that is agreed on
   bool planned_ = false;
@@ -231,7 +259,8 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   RoundHooks round_hooks_;
   BucketStepper* stepper_ = nullptr;
-  std::size_t stepped_ = 0;  // buckets in this round
+  std::vector<StepSink> sinks_;  // of each bucket
+  std::size_t stepped_ = 0;      // buckets in this round
   std::exception_ptr cancellation_;
   std::exception_ptr deferred_failure_;
   std::exception_ptr hook_failure_;  // of a final hook, after the last round

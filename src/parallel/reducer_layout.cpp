@@ -55,6 +55,12 @@ void check_options(const GradientReducerOptions& options, std::int64_t logical_r
         "wire "
         "format");
   }
+  if (!options.keep_gradients && (logical_replicas > 0 || options.compression != nullptr ||
+                                  options.missing == MissingGradients::leave_out)) {
+    throw OptionError(
+        "gradients that are not kept are stepped bucket by bucket: no logical replicas, no "
+        "compression, no MissingGradients::leave_out");
+  }
 }
 
 // All that must be alike on all ranks.
@@ -63,12 +69,12 @@ std::string describe(const GradientReducerOptions& options, std::int64_t logical
   const char* const wire[] = {"full", "fp16", "bf16"};
   return fmt::format(
       "bucket_bytes = {}, reduction = {}, predivide = {}, missing = {}, wire = {}, compression = "
-      "{}, "
-      "logical_replicas = {}",
+      "{}, keep_gradients = {}, logical_replicas = {}",
       options.bucket_bytes, options.reduction == GradientReduction::mean ? "mean" : "sum",
       options.predivide, missing[static_cast<std::size_t>(options.missing)],
       wire[static_cast<std::size_t>(options.wire)],
-      options.compression == nullptr ? "none" : options.compression->describe(), logical_replicas);
+      options.compression == nullptr ? "none" : options.compression->describe(),
+      options.keep_gradients, logical_replicas);
 }
 
 }  // namespace
@@ -136,6 +142,10 @@ std::vector<Tensor> GradientReducer::Engine::lay_out() {
       bytes += size;
     }
   }
+  if (!options_.keep_gradients && communicator_.size() > 1) {
+    ring_.emplace(ranges_, options_.bucket_bytes, most_buckets, communicator_.size());
+    bytes = ring_->slots() * ring_->slot_bytes();
+  }
   notes_ = bytes;
   std::vector<Tensor> values(2);
   communicator_.agree([&] {
@@ -149,6 +159,7 @@ std::vector<Tensor> GradientReducer::Engine::lay_out() {
   });
   bytes = comm::whole_lines(bytes + notes_bytes(items_.size(), most_buckets));
   for (GradientRange& range : ranges_) {
+    if (ring_) break;
     range.squares = bytes;
     bytes += squares_blocks(range.bytes) * sizeof(double);
   }
@@ -169,8 +180,10 @@ void GradientReducer::Engine::bind(const std::vector<Tensor>& values) {
       return Tensor::of(reduction_->memory(), memory + ranges_[i].offset, value.shape(),
                         value.dtype());
     };
-    item.local = at(work_slot());
-    item.reduced = at(reduction_->result()).read_only();
+    if (!ring_) {
+      item.local = at(work_slot());
+      item.reduced = at(reduction_->result()).read_only();
+    }
     Tensor place = values[kind].window(used[kind], value.shape());
     used[kind] += value.padded_size();
     item.parameter.rebind(value.borrowed() ? value : std::move(place), item.local, this, i,
@@ -193,13 +206,16 @@ void GradientReducer::Engine::make_plan(const std::vector<std::uint32_t>& order)
   for (const std::uint32_t item : order) {
     (states_[item].planned ? planned : left_out_).push_back(item);
   }
-  buckets_ =
-      plan_buckets(ranges_, planned, left_out_.size(), options_.bucket_bytes, most_buckets, notes_);
+  buckets_ = ring_ ? ring_->plan(ranges_, planned, left_out_.size(), notes_)
+                   : plan_buckets(ranges_, planned, left_out_.size(), options_.bucket_bytes,
+                                  most_buckets, notes_);
   bucket_of_.resize(items_.size());
   missing_.resize(buckets_.size());
   launch_times_.resize(buckets_.size());
   for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
-    plan_compression(buckets_[b]);
+    if (!ring_) plan_compression(buckets_[b]);
+    if (buckets_[b].slice > 0) continue;
+    last_block_ = b;
     for (const std::uint32_t item : buckets_[b].items) bucket_of_[item] = b;
   }
   plan_steps();
@@ -225,8 +241,19 @@ void GradientReducer::Engine::agree_on_plan() {
     }
   }
   communicator_.broadcast(std::span(order));
-  make_plan(std::vector<std::uint32_t>(order.begin(), order.end()));
   planned_ = true;
+  std::vector<std::uint32_t> wanted(order.begin(), order.end());
+  if (wanted != planned_order()) make_plan(wanted);
+}
+
+// Of all items, those in buckets first.
+std::vector<std::uint32_t> GradientReducer::Engine::planned_order() const {
+  std::vector<std::uint32_t> order;
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.slice == 0) order.insert(order.end(), bucket.items.begin(), bucket.items.end());
+  }
+  order.insert(order.end(), left_out_.begin(), left_out_.end());
+  return order;
 }
 
 }  // namespace lockstep

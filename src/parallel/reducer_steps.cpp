@@ -1,5 +1,6 @@
 // Steps in the course of a round.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "lockstep/core/error.hpp"
@@ -33,8 +34,13 @@ void GradientReducer::Engine::set_stepper(BucketStepper* stepper) {
     }
   });
   stepper_ = stepper;
+  try {
+    plan_steps();
+  } catch (...) {
+    stepper_ = nullptr;
+    throw;
+  }
   measures_ = false;
-  plan_steps();
 }
 
 std::vector<Parameter> GradientReducer::Engine::parameters() const {
@@ -43,22 +49,91 @@ std::vector<Parameter> GradientReducer::Engine::parameters() const {
   return parameters;
 }
 
+void GradientReducer::Engine::check_steps() const {
+  if (!ring_ || stepper_ != nullptr) return;
+  throw StateError("gradients that are not kept need a StepInReduction in each reduction");
+}
+
 void GradientReducer::Engine::plan_steps() {
   if (stepper_ == nullptr) return;
-  std::vector<BucketStepper::Bucket> buckets;
-  for (const Bucket& bucket : buckets_) {
-    BucketStepper::Bucket& steps = buckets.emplace_back();
-    std::size_t note = Note::first_item;
-    for (const std::uint32_t index : bucket.items) {
-      steps.push_back({items_[index].parameter, ranges_[index].offset, note});
-      note += sizeof(ItemNote);
-    }
-    // Parameters without numbers lie where the next one does, and come before it.
-    std::sort(steps.begin(), steps.end(), [](const auto& a, const auto& b) {
-      return a.offset != b.offset ? a.offset < b.offset : a.parameter.size() < b.parameter.size();
-    });
+  std::vector<BucketStepper::Block> blocks;
+  for (Bucket& bucket : buckets_) {
+    if (!ring_) place_in_segment(bucket);
+    if (bucket.slice > 0) continue;
+    BucketStepper::Block& block = blocks.emplace_back();
+    for (const std::uint32_t index : bucket.items) block.push_back(items_[index].parameter);
   }
-  stepper_->plan(buckets);
+  stepper_->plan(blocks);
+  const auto part = [this](std::size_t block, int rank) { return stepper_->part(block, rank); };
+  if (ring_) ring_->place(buckets_, ranges_, part);
+  sinks_.clear();
+  const int rank = communicator_.rank();
+  std::size_t block = 0;
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    const Bucket& bucket = buckets_[b];
+    if (b > 0 && bucket.slice == 0) ++block;
+    StepSink& sink = sinks_.emplace_back(*this, b, block);
+    if (bucket.slices == 1) {
+      sink.share = part(block, rank);
+      continue;
+    }
+    const GradientPlace& place = bucket.places[static_cast<std::size_t>(rank)];
+    sink.share.begin = (place.offset - bucket.places.front().offset) / comm::line_bytes;
+    sink.share.end = sink.share.begin + place.bytes / comm::line_bytes;
+  }
+}
+
+// Parameters without numbers lie where the next one does, and come before it.
+void GradientReducer::Engine::place_in_segment(Bucket& bucket) {
+  std::sort(bucket.items.begin(), bucket.items.end(), [this](std::uint32_t a, std::uint32_t b) {
+    const auto key = [this](std::uint32_t i) {
+      return std::pair(ranges_[i].offset, ranges_[i].bytes);
+    };
+    return key(a) < key(b);
+  });
+  bucket.places.clear();
+  for (std::size_t i = 0; i < bucket.items.size(); ++i) {
+    const GradientRange& range = ranges_[bucket.items[i]];
+    bucket.places.push_back({i, range.offset, 0, range.bytes});
+  }
+}
+
+// Slices are launched when all of their gradient is there, and so all are stepped, or none.
+void GradientReducer::Engine::StepSink::begin(std::span<const std::byte> notes) {
+  const Bucket& bucket = engine.buckets_[number];
+  if (bucket.slice > 0) return;
+  const auto noted = [&](Note::Index note) { return notes[note] != std::byte{0}; };
+  const bool mean = engine.options_.reduction == GradientReduction::mean;
+  const bool spoilt = noted(Note::abandoned) || noted(Note::invalid_weight) ||
+                      (mean && !noted(Note::positive_weight));
+  for (std::size_t i = 0; i < bucket.items.size(); ++i) {
+    ItemNote note;
+    std::memcpy(&note, notes.data() + Note::first_item + i * sizeof note, sizeof note);
+    const bool conflicts = note.frozen != 0 && note.trainable != 0;
+    engine.stepper_->begin(block, i, !spoilt && note.reached != 0 && !conflicts);
+  }
+}
+
+void GradientReducer::Engine::StepSink::take(std::size_t offset,
+                                             std::span<const std::byte> results) {
+  const Bucket& bucket = engine.buckets_[number];
+  const auto begins_after = [](std::size_t at, const GradientPlace& p) { return at < p.offset; };
+  auto place =
+      std::upper_bound(bucket.places.begin(), bucket.places.end(), offset, begins_after) - 1;
+  while (!results.empty()) {
+    const GradientRange& gradient = engine.ranges_[bucket.items[place->item]];
+    const std::size_t size = item_size(gradient.dtype);
+    const std::size_t used = std::min(results.size(), place->offset + place->bytes - offset);
+    const std::size_t begin = (place->begin + offset - place->offset) / size;
+    if (begin < gradient.numbers) {
+      const std::size_t numbers = std::min(used / size, gradient.numbers - begin);
+      engine.stepper_->step(block, place->item, static_cast<std::int64_t>(begin),
+                            results.first(numbers * size));
+    }
+    results = results.subspan(used);
+    offset += used;
+    ++place;
+  }
 }
 
 // Goes on with the buckets that all ranks of the node have done.
@@ -67,7 +142,8 @@ void GradientReducer::Engine::step_complete() {
   const std::uint64_t completed = reduction_->completed() - completed_before_;
   for (; stepped_ < std::min<std::uint64_t>(completed, buckets_.size()); ++stepped_) {
     if (!is_alone_on_node()) step_results(stepped_);
-    stepper_->stepped(stepped_);
+    const Bucket& bucket = buckets_[stepped_];
+    stepper_->stepped(sinks_[stepped_].block, bucket.slice, bucket.slices);
   }
 }
 
@@ -78,17 +154,35 @@ void GradientReducer::Engine::end_steps() {
   }
   for (std::size_t i = 0; i < items_.size(); ++i) {
     flags(i).has_gradient = flags(i).reduced = false;
+    if (ring_) drop_storage(i);
   }
   stepper_->end();
+}
+
+// The mean or sum of what is in no bucket, piece by piece.
+void GradientReducer::Engine::reduce_late(std::size_t index) {
+  Tensor& storage = find_storage(index);
+  if (!states_[index].used) storage.fill(0);
+  auto* const gradient = static_cast<std::byte*>(storage.raw());
+  const comm::Piece whole = range_of(index);
+  for (std::size_t begin = 0; begin < whole.bytes;) {
+    const std::size_t bytes = std::min(whole.bytes - begin, ring_->slot_bytes());
+    late_.all.pieces = {{.element = whole.element, .op = whole.op, .offset = 0, .bytes = bytes}};
+    std::memcpy(reduction_->segment(), gradient + begin, bytes);
+    start(late_, buckets_.size());
+    reduction_->wait();
+    std::memcpy(gradient + begin, reduction_->result(), bytes);
+    begin += bytes;
+  }
 }
 
 // Where sums come from other nodes as well, a rank finds its share in the results.
 void GradientReducer::Engine::step_results(std::size_t number) {
   const Bucket& bucket = buckets_[number];
   const comm::Piece& notes = bucket.all.pieces.back();
-  comm::ShardSink& sink = stepper_->sink(number);
+  StepSink& sink = sinks_[number];
   sink.begin({reduction_->result() + notes.offset, notes.bytes});
-  comm::for_lines(bucket.all.pieces, stepper_->share(number),
+  comm::for_lines(bucket.all.pieces, sink.share,
                   [&](const comm::Piece&, std::size_t offset, std::size_t bytes) {
                     sink.take(offset, {reduction_->result() + offset, bytes});
                   });

@@ -1,8 +1,5 @@
 #include "lockstep/parallel/step_in_reduction.hpp"
 
-#include <algorithm>
-#include <cstring>
-#include <deque>
 #include <optional>
 #include <set>
 #include <utility>
@@ -17,8 +14,8 @@ namespace lockstep {
 
 class ShardedOptimizer::Stepper : public BucketStepper {
  public:
-  Stepper(ShardedOptimizer& optimizer, double gradient_scale, bool mean)
-      : optimizer_(optimizer), gradient_scale_(gradient_scale), mean_(mean) {}
+  Stepper(ShardedOptimizer& optimizer, double gradient_scale)
+      : optimizer_(optimizer), gradient_scale_(gradient_scale) {}
 
   void check(const std::vector<Parameter>& parameters) const {
     optimizer_.check_step();
@@ -41,115 +38,91 @@ class ShardedOptimizer::Stepper : public BucketStepper {
     }
   }
 
-  void plan(const std::vector<Bucket>& buckets) override;
-  comm::ShardSink& sink(std::size_t bucket) override { return steps_[bucket]; }
-  comm::LineRange share(std::size_t bucket) const override { return steps_[bucket].share; }
-  void stepped(std::size_t bucket) override;
+  void plan(const std::vector<Block>& blocks) override;
+  comm::LineRange part(std::size_t block, int rank) const override;
+  void begin(std::size_t block, std::size_t parameter, bool steps) override;
+  void step(std::size_t block, std::size_t parameter, std::int64_t begin,
+            std::span<const std::byte> gradient) override;
+  void stepped(std::size_t block, std::size_t k, std::size_t n) override;
   void end() override;
   void step(const Parameter& parameter) override {
     optimizer_.step_parameter(parameter, {.gradient_scale = gradient_scale_});
   }
 
  private:
-  // The steps of a bucket.
-  struct Steps : comm::ShardSink {
-    explicit Steps(Stepper& owner) : owner(owner) {}
-
-    void begin(std::span<const std::byte> notes) override;
-    void take(std::size_t offset, std::span<const std::byte> results) override;
-
-    Stepper& owner;
-    Bucket items;
-    std::vector<std::size_t> shard_items;
-    comm::LineRange share = {0, 0};
-    std::vector<comm::RangeGather::Ranges> ranges;
-    std::vector<std::optional<PiecewiseStep>> under_way;  // of items that have a gradient
+  struct Item {
+    Parameter parameter;
+    std::size_t of_shards = 0;  // its index there
+    std::optional<PiecewiseStep> under_way = {};
   };
 
   Shards& shards() const { return *optimizer_.shards_; }
+  bool has_one_node() const { return shards().memory->node().placement().nodes.size() == 1; }
 
   ShardedOptimizer& optimizer_;
   double gradient_scale_;
-  bool mean_;  // of gradients, which needs a weight
-  std::deque<Steps> steps_;
+  std::vector<std::vector<Item>> blocks_;
+  std::vector<comm::RangeGather::Ranges> ranges_;  // of ranks, in a block
 };
 
-void ShardedOptimizer::Stepper::plan(const std::vector<Bucket>& buckets) {
-  std::vector<std::vector<const void*>> blocks;
-  for (const Bucket& bucket : buckets) {
-    auto& block = blocks.emplace_back();
-    for (const Item& item : bucket) block.push_back(item.parameter.identity());
+void ShardedOptimizer::Stepper::plan(const std::vector<Block>& blocks) {
+  std::vector<std::vector<const void*>> identities;
+  for (const Block& block : blocks) {
+    auto& of_block = identities.emplace_back();
+    for (const Parameter& parameter : block) of_block.push_back(parameter.identity());
   }
-  optimizer_.cut(blocks);
+  optimizer_.cut(identities);
   optimizer_.settle_values();
-  steps_.clear();
-  const int ranks = shards().ranks.size(), rank = shards().ranks.rank();
-  for (std::size_t b = 0; b < buckets.size(); ++b) {
-    Steps& steps = steps_.emplace_back(*this);
-    steps.items = buckets[b];
-    for (const Item& item : steps.items) {
-      steps.shard_items.push_back(shards().index_of.at(item.parameter.identity()));
+  blocks_.clear();
+  for (const Block& block : blocks) {
+    auto& items = blocks_.emplace_back();
+    for (const Parameter& parameter : block) {
+      items.push_back({parameter, shards().index_of.at(parameter.identity())});
     }
-    const ShardPlan& plan = shards().plan;
-    const std::size_t begin = plan.part(b, 0).begin;
-    for (int r = 0; r < ranks; ++r) {
-      auto& of_rank = steps.ranges.emplace_back();
-      if (const auto part = plan.part(b, r); part.begin < part.end) of_rank.push_back(part);
-    }
-    const auto part = plan.part(b, rank);
-    steps.share = {(part.begin - begin) / comm::line_bytes, (part.end - begin) / comm::line_bytes};
-    steps.under_way.resize(steps.items.size());
   }
+  ranges_.resize(static_cast<std::size_t>(shards().ranks.size()));
 }
 
-void ShardedOptimizer::Stepper::Steps::begin(std::span<const std::byte> notes) {
-  const bool spoilt = notes[Note::abandoned] != std::byte{0} ||
-                      notes[Note::invalid_weight] != std::byte{0} ||
-                      (owner.mean_ && notes[Note::positive_weight] == std::byte{0});
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    under_way[i].reset();
-    ItemNote note;
-    std::memcpy(&note, notes.data() + items[i].note, sizeof note);
-    if (spoilt || note.reached == 0 || (note.frozen != 0 && note.trainable != 0)) continue;
-    under_way[i] = owner.optimizer_.begin_step(items[i].parameter);
-    owner.optimizer_.end_step(*under_way[i]);
-  }
+comm::LineRange ShardedOptimizer::Stepper::part(std::size_t block, int rank) const {
+  const ShardPlan& plan = shards().plan;
+  const std::size_t begin = plan.part(block, 0).begin;
+  const comm::RangeGather::Range part = plan.part(block, rank);
+  return {(part.begin - begin) / comm::line_bytes, (part.end - begin) / comm::line_bytes};
 }
 
-void ShardedOptimizer::Stepper::Steps::take(std::size_t offset,
-                                            std::span<const std::byte> results) {
-  const auto begins_after = [](std::size_t at, const Item& item) { return at < item.offset; };
-  auto item = std::upper_bound(items.begin(), items.end(), offset, begins_after) - 1;
-  while (!results.empty()) {
-    const Tensor& value = std::as_const(item->parameter).value();
-    const std::size_t size = item_size(value.dtype());
-    const std::size_t end = item->offset + static_cast<std::size_t>(value.padded_size()) * size;
-    const std::size_t used = std::min(results.size(), end - offset);
-    const auto begin = static_cast<std::int64_t>((offset - item->offset) / size);
-    const auto numbers = std::min(static_cast<std::int64_t>(used / size), value.size() - begin);
-    const auto index = static_cast<std::size_t>(item - items.begin());
-    if (under_way[index] && numbers > 0) {
-      owner.optimizer_.step_piece(*under_way[index], begin,
-                                  results.first(static_cast<std::size_t>(numbers) * size),
-                                  owner.gradient_scale_);
-      owner.shards().put_borrowed(shard_items[index], {begin, numbers});
-    }
-    results = results.subspan(used);
-    offset += used;
-    ++item;
-  }
+void ShardedOptimizer::Stepper::begin(std::size_t block, std::size_t parameter, bool steps) {
+  Item& item = blocks_[block][parameter];
+  item.under_way.reset();
+  if (!steps) return;
+  item.under_way = optimizer_.begin_step(item.parameter);
+  optimizer_.end_step(*item.under_way);
 }
 
-void ShardedOptimizer::Stepper::stepped(std::size_t bucket) {
+void ShardedOptimizer::Stepper::step(std::size_t block, std::size_t parameter, std::int64_t begin,
+                                     std::span<const std::byte> gradient) {
+  const Item& item = blocks_[block][parameter];
+  if (!item.under_way) return;
+  optimizer_.step_piece(*item.under_way, begin, gradient, gradient_scale_);
+  const std::size_t size = item_size(item.parameter.dtype());
+  shards().put_borrowed(item.of_shards, {begin, static_cast<std::int64_t>(gradient.size() / size)});
+}
+
+void ShardedOptimizer::Stepper::stepped(std::size_t block, std::size_t k, std::size_t n) {
+  if (!has_one_node()) return;  // all of them at the end
   Shards& shards = this->shards();
-  if (shards.memory->node().placement().nodes.size() > 1) return;  // all of them at the end
-  shards.memory->copy_from_neighbours(steps_[bucket].ranges);
-  for (const std::size_t item : steps_[bucket].shard_items) shards.take_borrowed(item);
+  for (std::size_t rank = 0; rank < ranges_.size(); ++rank) {
+    const comm::RangeGather::Range part = shards.plan.part(block, static_cast<int>(rank));
+    const auto lines = slice_of({part.begin / comm::line_bytes, part.end / comm::line_bytes}, k, n);
+    ranges_[rank].assign(1, {lines.begin * comm::line_bytes, lines.end * comm::line_bytes});
+  }
+  shards.memory->copy_from_neighbours(ranges_);
+  if (k + 1 < n) return;
+  for (const Item& item : blocks_[block]) shards.take_borrowed(item.of_shards);
 }
 
 void ShardedOptimizer::Stepper::end() {
   Shards& shards = this->shards();
-  if (shards.memory->node().placement().nodes.size() == 1) return shards.ranks.barrier();
+  if (has_one_node()) return shards.ranks.barrier();
   shards.memory->gather(shards.ranges);
   for (std::size_t i = 0; i < shards.items.size(); ++i) shards.take_borrowed(i);
 }
@@ -157,9 +130,7 @@ void ShardedOptimizer::Stepper::end() {
 StepInReduction::StepInReduction(GradientReducer& reducer, ShardedOptimizer& optimizer,
                                  const StepOptions& options)
     : reducer_(reducer),
-      stepper_(std::make_unique<ShardedOptimizer::Stepper>(
-          optimizer, options.gradient_scale,
-          reducer.engine_->options().reduction == GradientReduction::mean)) {
+      stepper_(std::make_unique<ShardedOptimizer::Stepper>(optimizer, options.gradient_scale)) {
   GradientReducer::Engine& engine = *reducer.engine_;
   engine.communicator().agree([&] { stepper_->check(engine.parameters()); });
   if (optimizer.communicator().size() > 1) {

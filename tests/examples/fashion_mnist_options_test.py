@@ -60,6 +60,7 @@ class Variants(Example):
         plain = self.variant()
         for options in (("--predivide", 4), ("--missing", "leave-out"), ("--missing", "error"),
                         ("--check-every", 0), ("--check-every", 2), ("--clip", 1e9), ("--sharded",),
+                        ("--sharded", "--in-reduction"),
                         ("--non-finite", "skip"), ("--loss-scale",),
                         # There is one host.
                         ("--wire", "fp16"), ("--top-k", 0.01), ("--power-sgd", 2)):
@@ -74,7 +75,9 @@ class Variants(Example):
         self.train(2, "--sharded", "--epochs", 1)
         self.train(2, "--epochs", 2, "--resume")
         self.train(2, "--sharded", "--epochs", 3, "--resume")
-        self.variant(epochs=3)
+        self.train(2, "--sharded", "--in-reduction", "--epochs", 4, "--resume")
+        self.train(2, "--epochs", 5, "--resume")
+        self.variant(epochs=5)
         self.assertEqual(newest_state(self.out), newest_state(self.last))
 
     def test_synchronised_statistics_are_those_of_one_large_batch(self):

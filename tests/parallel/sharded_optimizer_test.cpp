@@ -285,13 +285,16 @@ TEST(ShardedOptimizer, steps_parameters_in_the_course_of_a_backward) {
 TEST(ShardedOptimizer, steps_each_rule_in_the_course_of_a_reduction) {
   for (const auto& rule : all_rules()) {
     if (rule->whole_parameters()) continue;
-    for (const bool shared_replica : {false, true}) {
+    for (const int kind : {0, 1, 2, 3}) {
+      const bool shared_replica = kind % 2 == 1, keep_gradients = kind < 2;
       // Several buckets, and one for all.
       const std::size_t bucket_bytes = shared_replica ? 1000 : std::size_t{1} << 20;
-      SCOPED_TRACE(std::string(rule->name()) + (shared_replica ? ", one replica a node" : ""));
+      SCOPED_TRACE(std::string(rule->name()) + (shared_replica ? ", one replica a node" : "") +
+                   (keep_gradients ? "" : ", a ring"));
       Pair pair(*rule, {{.params = "*"}}, {.shared_replica = shared_replica});
       DrawnTraining training;
-      GradientReducer reducer(training.parameters, world(), {.bucket_bytes = bucket_bytes});
+      GradientReducer reducer(training.parameters, world(),
+                              {.bucket_bytes = bucket_bytes, .keep_gradients = keep_gradients});
       ShardedOptimizer sharded(training.parameters, *rule, world(),
                                {.shared_replica = shared_replica});
       const StepInReduction in_reduction(reducer, sharded);
@@ -313,27 +316,30 @@ TEST(ShardedOptimizer, steps_each_rule_in_the_course_of_a_reduction) {
 }
 
 TEST(ShardedOptimizer, steps_models_in_the_course_of_a_reduction) {
-  nn::Sequential model = make_model(), expected = make_model();
-  DataParallel replica(model, world(), {.bucket_bytes = 100}), expected_replica(expected, world());
-  ShardedOptimizer sharded(model.named_parameters(), adam, world());
-  NamedOptimizer whole(expected.named_parameters(), adam);
-  const StepInReduction in_reduction(replica.reducer(), sharded);
-  for (std::uint64_t step = 0; step < 6; ++step) {
-    for (nn::Module* net :
-         {static_cast<nn::Module*>(&model), static_cast<nn::Module*>(&expected)}) {
-      for (auto& [name, parameter] : net->named_parameters()) {
-        Parameter(parameter).set_requires_grad(step < 2 || step > 3 || name != "0.weight");
+  for (const bool keep_gradients : {true, false}) {
+    nn::Sequential model = make_model(), expected = make_model();
+    DataParallel replica(model, world(), {.bucket_bytes = 100, .keep_gradients = keep_gradients}),
+        expected_replica(expected, world());
+    ShardedOptimizer sharded(model.named_parameters(), adam, world());
+    NamedOptimizer whole(expected.named_parameters(), adam);
+    const StepInReduction in_reduction(replica.reducer(), sharded);
+    for (std::uint64_t step = 0; step < 6; ++step) {
+      for (nn::Module* net :
+           {static_cast<nn::Module*>(&model), static_cast<nn::Module*>(&expected)}) {
+        for (auto& [name, parameter] : net->named_parameters()) {
+          Parameter(parameter).set_requires_grad(step < 2 || step > 3 || name != "0.weight");
+        }
       }
+      const std::vector<std::int64_t> rows = uneven_rows();
+      const Batch all = draw_batch(step, total(rows));
+      const Batch batch = rows_of(all, rows, world().rank());
+      replica.backward(batch, loss_of(model));
+      whole.zero_grad();
+      expected_replica.backward(batch, loss_of(expected));
+      whole.step();
     }
-    const std::vector<std::int64_t> rows = uneven_rows();
-    const Batch all = draw_batch(step, total(rows));
-    const Batch batch = rows_of(all, rows, world().rank());
-    replica.backward(batch, loss_of(model));
-    whole.zero_grad();
-    expected_replica.backward(batch, loss_of(expected));
-    whole.step();
+    EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));
   }
-  EXPECT_TRUE(same(model.state_dict(), expected.state_dict()));
 }
 
 TEST(ShardedOptimizer, takes_uneven_inputs_and_gradients_that_add_up) {

@@ -106,7 +106,8 @@ class Parameter : public Variable {
   /// Moves the value and the storage of the gradient into other memory; the value is copied there,
   /// and the gradient too where it exists. From then on `owner` is told about this parameter's
   /// gradients by `index`; nullptr ends that. `reduced` is where the owner leaves the gradient when it
-  /// has set GradientFlags::reduced. Shapes and dtypes must be those of the parameter.
+  /// has set GradientFlags::reduced. Shapes and dtypes must be those of the parameter. An undefined storage is
+  /// memory of its own.
   void rebind(Tensor value, Tensor gradient, autograd::GradientOwner* owner, std::size_t index,
               const Tensor& reduced = {});
   /// Moves the value alone; it is copied there, unless it is there already.

@@ -29,6 +29,7 @@ struct DataParallelOptions {
   MissingGradients missing = MissingGradients::zero;
   WireFormat wire = WireFormat::full;
   std::shared_ptr<const GradientCompression> compression = nullptr;
+  bool keep_gradients = true;
 
   ReplicaBufferPolicy buffers = ReplicaBufferPolicy::average;
   /// Whether each nn::BatchNorm takes its statistics over the samples of all ranks, in training: with

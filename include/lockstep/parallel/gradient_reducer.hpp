@@ -43,6 +43,11 @@ struct GradientReducerOptions {
   /// What tells gradients to other nodes with fewer numbers: TopK, PowerSgd, or one of your own. None
   /// where it is null. Ranks that cannot share memory are nodes by themselves.
   std::shared_ptr<const GradientCompression> compression = nullptr;
+  /// Whether there is memory for the gradients of all parameters. If not, several ranks need a StepInReduction
+  /// in each reduction: a gradient is in memory of its own until its bucket has one of a few places that
+  /// buckets have by turns, so far as other ranks have come as far, and is gone then. Pointers to gradients are
+  /// valid until mark_ready(), or until the backward ends. Needs what a StepInReduction needs.
+  bool keep_gradients = true;
 };
 
 /// Averages the gradients of named parameters over all ranks in the course of every backward; all

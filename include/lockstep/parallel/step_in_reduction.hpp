@@ -11,7 +11,8 @@ namespace lockstep {
 
 /// While one exists, a reduction steps: as soon as the gradients of a bucket are there, each rank combines those of
 /// its share, steps them, and takes the new values of the others, while the backward goes on. A reduced gradient is
-/// used while it is in the cache, and is nowhere else: after a backward there are no gradients.
+/// used while it is in the cache, and is nowhere else: after a backward there are no gradients. Those of this rank
+/// need memory of a few buckets alone where GradientReducerOptions::keep_gradients is false.
 ///
 /// Each reduction is a step; hooks of the optimizer around steps are not called, and there is no clipping. One
 /// that ends by an exception has stepped the parameters of those buckets that all ranks had come to before. The graph of such a
