@@ -114,9 +114,9 @@ void CodecExchange::send_round(Group& group) {
   const std::size_t size = round_bytes(group.codecs, group.round);
   std::byte* const outgoing = group.messages.outgoing(size);
   std::memset(outgoing, 0, size);
-  Header header{.announcement = node_.announcement(group.sequence), .round = group.round};
+  MessageHeader header{.announcement = node_.announcement(group.sequence), .part = group.round};
   header.announcement.weight = weight;
-  std::memcpy(outgoing, &header, sizeof(header));
+  header.write_to(outgoing);
   if (weight > 0) {
     for_messages(group.codecs, group.round,
                  [&](Codec& codec, std::size_t offset, std::size_t bytes) {
@@ -142,12 +142,10 @@ std::byte* CodecExchange::message(Group& group, std::size_t node, std::size_t si
 // Returns the sum of all weights.
 double CodecExchange::read_headers(Group& group, std::size_t size) {
   weights_.clear();
-  Header first;
-  std::memcpy(&first, message(group, 0, size), sizeof(first));
+  const MessageHeader first = MessageHeader::of(message(group, 0, size));
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    Header header;
-    std::memcpy(&header, message(group, node, size), sizeof(header));
-    if (!header.announcement.agrees_with(first.announcement) || header.round != first.round) {
+    const MessageHeader header = MessageHeader::of(message(group, node, size));
+    if (!header.agrees_with(first)) {
       node_.fail(describe_difference(first.announcement, header.announcement));
     }
     weights_.push_back(header.announcement.weight);

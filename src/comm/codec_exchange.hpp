@@ -29,13 +29,6 @@ class CodecExchange {
   std::uint64_t finished() const noexcept;
 
  private:
-  // Of every message, a line.
-  struct Header {
-    Announcement announcement;
-    std::uint64_t round = 0;
-  };
-  static_assert(sizeof(Header) <= line_bytes);
-
   // The codecs of one lane in a reduction.
   struct Group {
     Group(MPI_Comm communicator, std::size_t nodes) : messages(communicator, nodes) {}

@@ -11,6 +11,10 @@ namespace lockstep::comm {
 /// Segments are cut at lines only: two ranks never write to the same line of cache.
 constexpr std::size_t line_bytes = 64;
 
+struct alignas(line_bytes) Line {
+  std::byte bytes[line_bytes];
+};
+
 class Codec;
 
 constexpr std::size_t whole_lines(std::size_t bytes) noexcept {
@@ -39,7 +43,8 @@ struct LineRange {
   std::size_t begin, end;
 };
 
-/// Takes what a rank combines, so that there need be no memory for the results of all: a reduce-scatter.
+/// Takes what a rank combines, so that there need be no memory for the results of all: a reduce-scatter. What it
+/// makes of them goes to other nodes.
 class ShardSink {
  public:
   virtual ~ShardSink() = default;
@@ -47,6 +52,8 @@ class ShardSink {
   virtual void begin(std::span<const std::byte> notes) = 0;
   /// Results of this rank's share, those at that offset of the segment.
   virtual void take(std::size_t offset, std::span<const std::byte> results) = 0;
+  /// Where this rank has, line by line, what it makes of its share, or wants what another rank makes of that.
+  virtual std::span<std::byte> values(int rank) = 0;
 };
 
 /// One reduction. What it refers to must stay as it is until the reduction is complete.
@@ -64,10 +71,10 @@ struct Job {
   double divisor = 1;             ///< of sums that are no averages
   /// Ranges that are none of the pieces, where there are several nodes. There is always a piece.
   std::span<Codec* const> codecs = {};
-  /// On one node: takes the results of the share of this rank, which are those of all pieces but the last and
-  /// go nowhere else. No line is in two shares, and nothing is measured.
+  /// Takes the results of the share of this rank, which are those of all pieces but the last and go nowhere
+  /// else. No line is in two shares, and nothing is measured.
   ShardSink* sink = nullptr;
-  LineRange share = {0, 0};
+  std::span<const LineRange> shares = {};  ///< of each rank
 
   std::size_t lines() const noexcept {
     std::size_t bytes = 0;

@@ -3,10 +3,13 @@
 #include <mpi.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
+#include "comm/announcement.hpp"
 #include "comm/job.hpp"
 
 namespace lockstep::comm {
@@ -14,6 +17,23 @@ namespace lockstep::comm {
 /// Of a message: below the 64 KiB up to which Open MPI hands one to TCP at once, so that the network
 /// goes on with it while this process computes.
 constexpr std::size_t longest_message_lines = 960;
+
+/// The first line of every message between nodes: what the sender is about to do, and which part of that it is.
+struct MessageHeader {
+  Announcement announcement;
+  std::uint64_t part = 0;
+
+  static MessageHeader of(const std::byte* message) noexcept {
+    MessageHeader header;
+    std::memcpy(&header, message, sizeof header);
+    return header;
+  }
+  void write_to(std::byte* message) const noexcept { std::memcpy(message, this, sizeof *this); }
+  bool agrees_with(const MessageHeader& other) const noexcept {
+    return announcement.agrees_with(other.announcement) && part == other.part;
+  }
+};
+static_assert(sizeof(MessageHeader) <= line_bytes);
 
 /// Messages that are under way between this rank and one of each node, and the memory that they are
 /// in, which begins at a line and stays as long as MPI may use it.

@@ -39,31 +39,21 @@ std::size_t first_chunk_lines(std::size_t lines, std::size_t nodes, std::size_t 
   return std::min({lines, longest, nodes == 2 ? longest : shortest_chunk});
 }
 
-std::size_t accumulated(const Piece& piece, std::size_t bytes) {
-  return bytes / item_size(piece.element) * accumulator_size(piece.element);
-}
-
 // For sums of f16 and bf16, which travel as f32.
 constexpr std::size_t buffer_bytes = (1 + 2 * longest_message_lines) * line_bytes;
 
 }  // namespace
 
-NodeExchange::NodeExchange(NodeReduction& node, MPI_Comm communicator, const Lanes& lanes,
-                           SumOrder order, SumOrder weight_order, std::vector<std::size_t> outputs,
-                           WireFormat wire, std::byte* result, std::size_t capacity,
+NodeExchange::NodeExchange(NodeReduction& node, NodeSums& sums, MPI_Comm communicator,
+                           const Lanes& lanes, std::byte* result, std::size_t capacity,
                            std::size_t most_lines)
     : node_(node),
+      sums_(sums),
       communicator_(communicator),
       lanes_(lanes),
-      order_(std::move(order)),
-      weight_order_(std::move(weight_order)),
-      outputs_(std::move(outputs)),
-      wire_(wire),
-      longest_chunk_(longest_message_lines / *std::max_element(outputs_.begin(), outputs_.end())),
+      longest_chunk_(longest_message_lines / sums.most_outputs()),
       result_(result),
       next_lane_(lanes.first()) {
-  blocks_.resize(outputs_[lanes_.own_node()]);
-  if (wire_ != WireFormat::full) scratch_.resize(longest_chunk_ * line_bytes / sizeof(double));
   // Each slot has buffers, so there are no more than all that can be under way need.
   const std::size_t nodes = lanes_.nodes();
   const std::size_t lane_lines = most_lines / lanes_.count() + 1;
@@ -100,8 +90,9 @@ void NodeExchange::advance() {
 // Finds the next chunk of this rank; false where it has to wait for one.
 bool NodeExchange::fill(Slot& slot) {
   if (next_sequence_ > node_.started() || !node_.ready(next_sequence_)) return false;
-  const std::size_t lines = node_.lines(next_sequence_);
-  const std::span<const Measured> measured = node_.job(next_sequence_).measured;
+  const Job& job = node_.job(next_sequence_);
+  const std::size_t lines = job.sink == nullptr ? node_.lines(next_sequence_) : 0;
+  const std::span<const Measured> measured = job.measured;
   const auto of_lane = [&](std::size_t lane) {
     return share_of(measured, lines, lane, lanes_.count());
   };
@@ -156,44 +147,16 @@ void NodeExchange::issue(Slot& slot) {
 
   add_header(slot, node_.weight(slot.sequence));
   std::byte* const message = slot.messages.outgoing(buffer_bytes);
-  std::size_t size = line_bytes;
+  std::byte* end = message + line_bytes;
   for_lines(node_.job(slot.sequence).pieces, slot.lines,
             [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-              add_sums(slot, piece, offset, bytes, message + size);
-              size += blocks_.size() * travelling_bytes(piece, bytes);
+              end = sums_.write(lanes_.own_node(), slot.sequence, piece, offset, bytes, end);
             });
+  const auto size = static_cast<std::size_t>(end - message);
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     const bool to = slot.way == Way::direct || (slot.way == Way::receives && node == combiner);
     if (node != lanes_.own_node() && to) send(slot, size, node, 0);
   }
-}
-
-bool NodeExchange::is_narrowed(const Piece& piece) const {
-  return wire_ != WireFormat::full && piece.op == ReduceOp::sum &&
-         (piece.element == Element::f32 || piece.element == Element::f64);
-}
-
-// Of one sum of a node.
-std::size_t NodeExchange::travelling_bytes(const Piece& piece, std::size_t bytes) const {
-  const std::size_t count = bytes / item_size(piece.element);
-  return count * (is_narrowed(piece) ? wire_size(wire_) : accumulator_size(piece.element));
-}
-
-// The sums of this node; as means, where the range of numbers is narrow.
-void NodeExchange::add_sums(const Slot& slot, const Piece& piece, std::size_t offset,
-                            std::size_t bytes, std::byte* payload) {
-  const std::size_t count = bytes / item_size(piece.element);
-  const bool narrowed = is_narrowed(piece);
-  for (void*& block : blocks_) {
-    block = narrowed ? static_cast<void*>(scratch_.data()) : payload;
-    payload += accumulated(piece, bytes);
-  }
-  combine(piece.element, piece.op, count, node_.operands(piece, slot.sequence, offset),
-          node_.order(), blocks_.data());
-  if (!narrowed) return;
-  const double weight = node_.weight(slot.sequence);
-  to_wire(wire_, piece.element, count, scratch_.data(), weight > 0 ? 1 / weight : 0,
-          payload - accumulated(piece, bytes));
 }
 
 // Whether the chunk is complete; takes the next step to that if it can be taken.
@@ -218,48 +181,22 @@ std::byte* NodeExchange::message(Slot& slot, std::size_t node) {
                                    : slot.messages.incoming(node, buffer_bytes);
 }
 
-NodeExchange::Header NodeExchange::header_of(Slot& slot, std::size_t node) {
-  Header header;
-  std::memcpy(&header, message(slot, node), sizeof(header));
-  return header;
-}
-
 void NodeExchange::add_header(Slot& slot, double weight) {
-  Header header{.announcement = node_.announcement(slot.sequence), .chunk = slot.chunk};
+  MessageHeader header{.announcement = node_.announcement(slot.sequence), .part = slot.chunk};
   header.announcement.weight = weight;
-  std::memcpy(message(slot, lanes_.own_node()), &header, sizeof(header));
-}
-
-// Makes operands of the sums of all nodes that come next in their messages, each of so many bytes.
-void NodeExchange::take_sums(Slot& slot, std::size_t bytes) {
-  operands_.clear();
-  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    for (std::size_t output = 0; output < outputs_[node]; ++output) {
-      operands_.push_back({.data = message(slot, node) + positions_[node]});
-      positions_[node] += bytes;
-    }
-  }
+  header.write_to(message(slot, lanes_.own_node()));
 }
 
 void NodeExchange::combine_nodes(Slot& slot) {
   const Job& job = node_.job(slot.sequence);
-  weights_.clear();
+  received_.payloads.clear();
+  received_.weights.clear();
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    weights_.push_back(header_of(slot, node).announcement.weight);
+    received_.payloads.push_back(message(slot, node) + line_bytes);
+    received_.weights.push_back(header_of(slot, node).announcement.weight);
   }
-  const double divisor = job.average ? weight_order_.sum(weights_) : job.divisor;
-  positions_.assign(lanes_.nodes(), line_bytes);
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    const std::size_t count = bytes / item_size(piece.element);
-    take_sums(slot, travelling_bytes(piece, bytes));
-    if (!is_narrowed(piece)) {
-      comm::conclude(piece.element, piece.op, count, operands_, order_, divisor, result_ + offset);
-      return;
-    }
-    for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-      operands_[node].weight = weights_[node];
-    }
-    conclude_wire(wire_, piece.element, count, operands_, order_, divisor, result_ + offset);
+    sums_.conclude(job, piece, bytes, received_, result_ + offset);
   });
   measure(job.measured, slot.lines, result_);
 }
@@ -268,14 +205,14 @@ void NodeExchange::combine_nodes(Slot& slot) {
 // to multiply it with; this node takes it as the others do.
 void NodeExchange::spread_result(Slot& slot) {
   const Job& job = node_.job(slot.sequence);
-  const double total = job.average ? 1 : weight_order_.sum(weights_) / job.divisor;
+  const double total = job.average ? 1 : sums_.total_weight(received_) / job.divisor;
   add_header(slot, total);
   std::byte* payload = message(slot, lanes_.own_node()) + line_bytes;
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    if (is_narrowed(piece)) {
-      to_wire(wire_, piece.element, bytes / item_size(piece.element), result_ + offset,
+    if (sums_.is_narrowed(piece)) {
+      to_wire(sums_.wire(), piece.element, bytes / item_size(piece.element), result_ + offset,
               total > 0 ? 1 / total : 0, payload);
-      payload += travelling_bytes(piece, bytes);
+      payload += sums_.travelling_bytes(piece, bytes);
     } else {
       std::memcpy(payload, result_ + offset, bytes);
       payload += bytes;
@@ -285,7 +222,7 @@ void NodeExchange::spread_result(Slot& slot) {
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     if (node != lanes_.own_node()) send(slot, size, node, 1);
   }
-  if (wire_ != WireFormat::full) take_result(slot, lanes_.own_node());
+  if (sums_.wire() != WireFormat::full) take_result(slot, lanes_.own_node());
 }
 
 void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
@@ -293,11 +230,11 @@ void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
   const double total = header_of(slot, combiner).announcement.weight;
   const std::byte* payload = message(slot, combiner) + line_bytes;
   for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    if (is_narrowed(piece)) {
+    if (sums_.is_narrowed(piece)) {
       const Operand numbers{.data = payload, .weight = total};
-      conclude_wire(wire_, piece.element, bytes / item_size(piece.element), std::span(&numbers, 1),
-                    one_, 1, result_ + offset);
-      payload += travelling_bytes(piece, bytes);
+      conclude_wire(sums_.wire(), piece.element, bytes / item_size(piece.element),
+                    std::span(&numbers, 1), one_, 1, result_ + offset);
+      payload += sums_.travelling_bytes(piece, bytes);
     } else {
       std::memcpy(result_ + offset, payload, bytes);
       payload += bytes;
@@ -308,13 +245,12 @@ void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
 
 void NodeExchange::check_headers(Slot& slot) {
   // In the order of nodes, so that all ranks find the same.
-  const Header own = header_of(slot, lanes_.own_node());
-  const Header first = slot.way == Way::receives ? own : header_of(slot, 0);
+  const MessageHeader own = header_of(slot, lanes_.own_node());
+  const MessageHeader first = slot.way == Way::receives ? own : header_of(slot, 0);
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     if (slot.way == Way::receives && node != slot.chunk % lanes_.nodes()) continue;
-    const Header header = header_of(slot, node);
-    if (header.announcement.agrees_with(first.announcement) && header.chunk == first.chunk)
-      continue;
+    const MessageHeader header = header_of(slot, node);
+    if (header.agrees_with(first)) continue;
     node_.fail(describe_difference(first.announcement, header.announcement));
   }
 }

@@ -10,7 +10,7 @@
 #include "comm/lanes.hpp"
 #include "comm/messages.hpp"
 #include "comm/node_reduction.hpp"
-#include "comm/sum_order.hpp"
+#include "comm/node_sums.hpp"
 
 namespace lockstep::comm {
 
@@ -21,10 +21,8 @@ namespace lockstep::comm {
 /// each has a node that combines it, and sends the result round.
 class NodeExchange {
  public:
-  /// At most `capacity` reductions are under way at a time, each of at most `most_lines`. Sums travel
-  /// in a format other than `full` only where each node sends one.
-  NodeExchange(NodeReduction& node, MPI_Comm communicator, const Lanes& lanes, SumOrder order,
-               SumOrder weight_order, std::vector<std::size_t> outputs, WireFormat wire,
+  /// At most `capacity` reductions are under way at a time, each of at most `most_lines`.
+  NodeExchange(NodeReduction& node, NodeSums& sums, MPI_Comm communicator, const Lanes& lanes,
                std::byte* result, std::size_t capacity, std::size_t most_lines);
   ~NodeExchange();
   NodeExchange(const NodeExchange&) = delete;
@@ -42,13 +40,6 @@ class NodeExchange {
 
  private:
   enum class Way { direct, combines, receives };
-
-  // Of every message, a line.
-  struct Header {
-    Announcement announcement;
-    std::uint64_t chunk = 0;
-  };
-  static_assert(sizeof(Header) <= line_bytes);
 
   // A chunk that is under way.
   struct Slot {
@@ -72,33 +63,23 @@ class NodeExchange {
   void send(Slot& slot, std::size_t bytes, std::size_t node, int phase);
   void receive(Slot& slot, std::size_t node, int phase);
 
-  bool is_narrowed(const Piece& piece) const;
-  std::size_t travelling_bytes(const Piece& piece, std::size_t bytes) const;
-  void add_sums(const Slot& slot, const Piece& piece, std::size_t offset, std::size_t bytes,
-                std::byte* payload);
   std::byte* message(Slot& slot, std::size_t node);
-  Header header_of(Slot& slot, std::size_t node);
+  MessageHeader header_of(Slot& slot, std::size_t node) {
+    return MessageHeader::of(message(slot, node));
+  }
   void add_header(Slot& slot, double weight);
-  void take_sums(Slot& slot, std::size_t bytes);
   void spread_result(Slot& slot);
   void take_result(Slot& slot, std::size_t combiner);
 
   NodeReduction& node_;
+  NodeSums& sums_;
   MPI_Comm communicator_;
   Lanes lanes_;
-  SumOrder order_;
-  SumOrder weight_order_;
-  std::vector<std::size_t> outputs_;  // sums that each node sends of a number
-  WireFormat wire_;
   SumOrder one_ = SumOrder::chain(1);
   std::size_t longest_chunk_;  // lines
   std::byte* result_;
   std::vector<Slot> slots_;
-  std::vector<double> scratch_;  // sums before they are narrowed
-  std::vector<Operand> operands_;
-  std::vector<std::size_t> positions_;        // in the message of each node
-  std::vector<double> weights_;               // of the nodes
-  std::vector<void*> blocks_;                 // where the sums of this node go
+  NodeSums::OfNodes received_;
   std::uint64_t issued_ = 0, concluded_ = 0;  // chunks
   std::uint64_t next_sequence_ = 1;           // of the next chunk to issue
   std::uint64_t finished_ = 0;                // reductions

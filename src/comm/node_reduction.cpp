@@ -87,8 +87,9 @@ void NodeReduction::reduce_share(const Job& job, std::uint64_t sequence) {
   const std::span<const std::byte> noted = combine_at(notes, notes.offset, notes.bytes);
   if (view_.place == 0) std::memcpy(view_.result + notes.offset, noted.data(), noted.size());
   job.sink->begin(noted);
-  for (LineRange range{job.share.begin, job.share.begin}; range.end < job.share.end;) {
-    range = {range.end, std::min(range.end + cached_lines, job.share.end)};
+  const LineRange share = job.shares[static_cast<std::size_t>(view_.rank)];
+  for (LineRange range{share.begin, share.begin}; range.end < share.end;) {
+    range = {range.end, std::min(range.end + cached_lines, share.end)};
     for_lines(job.pieces, range, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
       job.sink->take(offset, combine_at(piece, offset, bytes));
     });

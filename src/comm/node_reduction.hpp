@@ -93,9 +93,6 @@ class NodeReduction {
   NodeProtocol protocol_;
   std::vector<Running> running_;
   std::vector<Operand> operands_;
-  struct alignas(line_bytes) Line {
-    std::byte bytes[line_bytes];
-  };
   std::vector<Line> lines_;  // results on their way to a sink
   std::uint64_t started_ = 0, worked_ = 0, completed_ = 0;
   std::string failure_;

@@ -9,6 +9,7 @@
 #include "comm/check.hpp"
 #include "comm/codec_exchange.hpp"
 #include "comm/node_exchange.hpp"
+#include "comm/share_exchange.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
@@ -109,9 +110,12 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
   if (placement.nodes.size() == 1) return;
   codecs_ = std::make_unique<CodecExchange>(*node_, communicator.handle(), lanes_, orders.weights,
                                             result_);
-  exchange_ = std::make_unique<NodeExchange>(
-      *node_, communicator.handle(), lanes_, std::move(orders.top), std::move(orders.weights),
-      std::move(orders.outputs), wire, result_, capacity, segment_bytes / line_bytes);
+  sums_ = std::make_unique<NodeSums>(*node_, std::move(orders.top), std::move(orders.weights),
+                                     std::move(orders.outputs), wire);
+  exchange_ = std::make_unique<NodeExchange>(*node_, *sums_, communicator.handle(), lanes_, result_,
+                                             capacity, segment_bytes / line_bytes);
+  shares_ = std::make_unique<ShareExchange>(*node_, *sums_, communicator.handle(), placement,
+                                            communicator.rank(), result_);
 }
 
 Reduction::~Reduction() { node_->leave(); }
@@ -144,7 +148,9 @@ bool Reduction::go_on() {
   if (exchange_ != nullptr) {
     exchange_->advance();
     codecs_->advance();
-    const std::uint64_t done = std::min(exchange_->finished(), codecs_->finished());
+    shares_->advance();
+    const std::uint64_t done =
+        std::min({exchange_->finished(), codecs_->finished(), shares_->finished()});
     while (node_->worked() < done) node_->finish();
   } else {
     node_->reduce();

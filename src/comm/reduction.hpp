@@ -17,6 +17,8 @@ namespace lockstep::comm {
 
 class CodecExchange;
 class NodeExchange;
+class NodeSums;
+class ShareExchange;
 
 /// Sums in one binary tree over `count` arrays, a power of two, of which each rank has some. The
 /// first slots of a segment, of `slot_bytes`, hold what these come down to: subtrees_of(range). The
@@ -87,8 +89,10 @@ class Reduction {
   Lanes lanes_;
   std::byte* result_;
   std::optional<NodeReduction> node_;
-  std::unique_ptr<NodeExchange> exchange_;  // where there are several nodes
+  std::unique_ptr<NodeSums> sums_;  // where there are several nodes
+  std::unique_ptr<NodeExchange> exchange_;
   std::unique_ptr<CodecExchange> codecs_;
+  std::unique_ptr<ShareExchange> shares_;
   bool failed_ = false;
   std::uint32_t polls_ = 0;  // without success
 };

@@ -28,7 +28,10 @@ class BucketStepper {
   /// Steps numbers of a parameter from `begin` on, which this rank has, if it is stepped.
   virtual void step(std::size_t block, std::size_t parameter, std::int64_t begin,
                     std::span<const std::byte> gradient) = 0;
-  /// All ranks of the node have stepped slice k of n of their parts.
+  /// Where the values of slice k of n of a rank's part are, or belong, on this rank.
+  virtual std::span<std::byte> values(std::size_t block, int rank, std::size_t k,
+                                      std::size_t n) = 0;
+  /// All ranks have stepped slice k of n of their parts, and the node has their values.
   virtual void stepped(std::size_t block, std::size_t k, std::size_t n) = 0;
   /// All blocks are stepped on all ranks of the node. Collective.
   virtual void end() = 0;

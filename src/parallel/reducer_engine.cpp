@@ -70,7 +70,7 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
   const bool valid = has_weight();
   const bool compressed = !bucket.codecs.empty() && compresses();
   const PieceList& list = compressed ? bucket.others : bucket.all;
-  const bool steps = stepper_ != nullptr && is_alone_on_node() && number < buckets_.size();
+  const bool steps = stepper_ != nullptr && number < buckets_.size();
   reduction_->start({.pieces = list.pieces,
                      .measured = measures_ ? list.measured : std::span<const comm::Measured>(),
                      .number = static_cast<std::uint32_t>(number),
@@ -81,7 +81,8 @@ void GradientReducer::Engine::start(const Bucket& bucket, std::size_t number) {
                      .divisor = mean || !valid ? 1 : 1 / options_.predivide,
                      .codecs = compressed ? bucket.codecs : std::span<comm::Codec* const>(),
                      .sink = steps ? &sinks_[number] : nullptr,
-                     .share = steps ? sinks_[number].share : comm::LineRange{0, 0}});
+                     .shares = steps ? std::span<const comm::LineRange>(sinks_[number].shares)
+                                     : std::span<const comm::LineRange>()});
 }
 
 void GradientReducer::Engine::launch_next(bool abandoned) {

@@ -145,10 +145,11 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
     void begin(std::span<const std::byte> notes) override;
     void take(std::size_t offset, std::span<const std::byte> results) override;
+    std::span<std::byte> values(int rank) override;
 
     Engine& engine;
     std::size_t number, block;
-    comm::LineRange share = {0, 0};
+    std::vector<comm::LineRange> shares = {};  // of the ranks
   };
 
   std::vector<Tensor> lay_out();
@@ -209,12 +210,11 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void record_complete();
   void plan_steps();
   void place_in_segment(Bucket& bucket);
+  comm::LineRange share_of(const Bucket& bucket, std::size_t block, int rank) const;
   void check_steps() const;
   void step_complete();
-  void step_results(std::size_t bucket);
   void end_steps();
   void reduce_late(std::size_t index);
-  bool is_alone_on_node() const noexcept { return reduction_->lanes().nodes() == 1; }
   void end_round() noexcept;
   autograd::GradientFlags& flags(std::size_t index) { return table()->flags[index]; }
   const autograd::GradientFlags& flags(std::size_t index) const { return table()->flags[index]; }

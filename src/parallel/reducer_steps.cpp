@@ -67,20 +67,24 @@ void GradientReducer::Engine::plan_steps() {
   const auto part = [this](std::size_t block, int rank) { return stepper_->part(block, rank); };
   if (ring_) ring_->place(buckets_, ranges_, part);
   sinks_.clear();
-  const int rank = communicator_.rank();
   std::size_t block = 0;
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     const Bucket& bucket = buckets_[b];
     if (b > 0 && bucket.slice == 0) ++block;
     StepSink& sink = sinks_.emplace_back(*this, b, block);
-    if (bucket.slices == 1) {
-      sink.share = part(block, rank);
-      continue;
+    for (int rank = 0; rank < communicator_.size(); ++rank) {
+      sink.shares.push_back(share_of(bucket, block, rank));
     }
-    const GradientPlace& place = bucket.places[static_cast<std::size_t>(rank)];
-    sink.share.begin = (place.offset - bucket.places.front().offset) / comm::line_bytes;
-    sink.share.end = sink.share.begin + place.bytes / comm::line_bytes;
   }
+}
+
+// Of a slice, each rank has a place.
+comm::LineRange GradientReducer::Engine::share_of(const Bucket& bucket, std::size_t block,
+                                                  int rank) const {
+  if (bucket.slices == 1) return stepper_->part(block, rank);
+  const GradientPlace& place = bucket.places[static_cast<std::size_t>(rank)];
+  const std::size_t begin = (place.offset - bucket.places.front().offset) / comm::line_bytes;
+  return {begin, begin + place.bytes / comm::line_bytes};
 }
 
 // Parameters without numbers lie where the next one does, and come before it.
@@ -136,12 +140,16 @@ void GradientReducer::Engine::StepSink::take(std::size_t offset,
   }
 }
 
+std::span<std::byte> GradientReducer::Engine::StepSink::values(int rank) {
+  const Bucket& bucket = engine.buckets_[number];
+  return engine.stepper_->values(block, rank, bucket.slice, bucket.slices);
+}
+
 // Goes on with the buckets that all ranks of the node have done.
 void GradientReducer::Engine::step_complete() {
   if (stepper_ == nullptr) return;
   const std::uint64_t completed = reduction_->completed() - completed_before_;
   for (; stepped_ < std::min<std::uint64_t>(completed, buckets_.size()); ++stepped_) {
-    if (!is_alone_on_node()) step_results(stepped_);
     const Bucket& bucket = buckets_[stepped_];
     stepper_->stepped(sinks_[stepped_].block, bucket.slice, bucket.slices);
   }
@@ -174,18 +182,6 @@ void GradientReducer::Engine::reduce_late(std::size_t index) {
     std::memcpy(gradient + begin, reduction_->result(), bytes);
     begin += bytes;
   }
-}
-
-// Where sums come from other nodes as well, a rank finds its share in the results.
-void GradientReducer::Engine::step_results(std::size_t number) {
-  const Bucket& bucket = buckets_[number];
-  const comm::Piece& notes = bucket.all.pieces.back();
-  StepSink& sink = sinks_[number];
-  sink.begin({reduction_->result() + notes.offset, notes.bytes});
-  comm::for_lines(bucket.all.pieces, sink.share,
-                  [&](const comm::Piece&, std::size_t offset, std::size_t bytes) {
-                    sink.take(offset, {reduction_->result() + offset, bytes});
-                  });
 }
 
 }  // namespace lockstep

@@ -43,6 +43,7 @@ class ShardedOptimizer::Stepper : public BucketStepper {
   void begin(std::size_t block, std::size_t parameter, bool steps) override;
   void step(std::size_t block, std::size_t parameter, std::int64_t begin,
             std::span<const std::byte> gradient) override;
+  std::span<std::byte> values(std::size_t block, int rank, std::size_t k, std::size_t n) override;
   void stepped(std::size_t block, std::size_t k, std::size_t n) override;
   void end() override;
   void step(const Parameter& parameter) override {
@@ -57,7 +58,7 @@ class ShardedOptimizer::Stepper : public BucketStepper {
   };
 
   Shards& shards() const { return *optimizer_.shards_; }
-  bool has_one_node() const { return shards().memory->node().placement().nodes.size() == 1; }
+  comm::RangeGather::Range range(std::size_t block, int rank, std::size_t k, std::size_t n) const;
 
   ShardedOptimizer& optimizer_;
   double gradient_scale_;
@@ -107,25 +108,32 @@ void ShardedOptimizer::Stepper::step(std::size_t block, std::size_t parameter, s
   shards().put_borrowed(item.of_shards, {begin, static_cast<std::int64_t>(gradient.size() / size)});
 }
 
+// Of the memory of values.
+comm::RangeGather::Range ShardedOptimizer::Stepper::range(std::size_t block, int rank,
+                                                          std::size_t k, std::size_t n) const {
+  const comm::RangeGather::Range part = shards().plan.part(block, rank);
+  const comm::LineRange lines =
+      slice_of({part.begin / comm::line_bytes, part.end / comm::line_bytes}, k, n);
+  return {lines.begin * comm::line_bytes, lines.end * comm::line_bytes};
+}
+
+std::span<std::byte> ShardedOptimizer::Stepper::values(std::size_t block, int rank, std::size_t k,
+                                                       std::size_t n) {
+  const comm::RangeGather::Range of_rank = range(block, rank, k, n);
+  return {shards().memory->memory() + of_rank.begin, of_rank.end - of_rank.begin};
+}
+
 void ShardedOptimizer::Stepper::stepped(std::size_t block, std::size_t k, std::size_t n) {
-  if (!has_one_node()) return;  // all of them at the end
   Shards& shards = this->shards();
   for (std::size_t rank = 0; rank < ranges_.size(); ++rank) {
-    const comm::RangeGather::Range part = shards.plan.part(block, static_cast<int>(rank));
-    const auto lines = slice_of({part.begin / comm::line_bytes, part.end / comm::line_bytes}, k, n);
-    ranges_[rank].assign(1, {lines.begin * comm::line_bytes, lines.end * comm::line_bytes});
+    ranges_[rank].assign(1, range(block, static_cast<int>(rank), k, n));
   }
   shards.memory->copy_from_neighbours(ranges_);
   if (k + 1 < n) return;
   for (const Item& item : blocks_[block]) shards.take_borrowed(item.of_shards);
 }
 
-void ShardedOptimizer::Stepper::end() {
-  Shards& shards = this->shards();
-  if (has_one_node()) return shards.ranks.barrier();
-  shards.memory->gather(shards.ranges);
-  for (std::size_t i = 0; i < shards.items.size(); ++i) shards.take_borrowed(i);
-}
+void ShardedOptimizer::Stepper::end() { shards().ranks.barrier(); }
 
 StepInReduction::StepInReduction(GradientReducer& reducer, ShardedOptimizer& optimizer,
                                  const StepOptions& options)

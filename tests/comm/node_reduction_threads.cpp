@@ -204,6 +204,8 @@ class Taken : public ShardSink {
     std::memcpy(numbers_.data() + before, results.data(), results.size());
   }
 
+  std::span<std::byte> values(int) override { return {}; }
+
   // Whether that is right of a share of a reduction whose piece begins at `offset`.
   bool is_right(const Node& node, std::uint64_t step, LineRange share, std::size_t offset) const {
     const std::size_t first = share.begin * line_bytes / sizeof(float);
@@ -243,14 +245,17 @@ void shares_are_right(int ranks, std::uint64_t steps) {
       const std::vector<Piece> pieces{
           {Element::f32, ReduceOp::sum, offset, lines * line_bytes},
           {Element::u8, ReduceOp::max, offset + lines * line_bytes, line_bytes}};
-      const auto place = static_cast<std::size_t>(rank), all = static_cast<std::size_t>(ranks);
-      const LineRange share{lines * place / all, lines * (place + 1) / all};
+      const auto all = static_cast<std::size_t>(ranks);
+      std::vector<LineRange> shares;
+      for (std::size_t r = 0; r < all; ++r)
+        shares.push_back({lines * r / all, lines * (r + 1) / all});
+      const LineRange share = shares[static_cast<std::size_t>(rank)];
       Taken taken;
       reduction.start({.pieces = pieces,
                        .hash = step,
                        .average = step % 2 == 0,
                        .sink = &taken,
-                       .share = share});
+                       .shares = shares});
       dawdle(random);
       while (!reduction.complete()) poll(reduction);
       expect(taken.is_right(node, step, share, offset), "wrong share", rank, step);

@@ -1,12 +1,15 @@
 // Reducers leave no request and no window of MPI, and each two communicators until MPI_Finalize.
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "comm/mpi_counts.hpp"
 #include "comm/placements.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/optim/adam.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
+#include "lockstep/parallel/step_in_reduction.hpp"
 #include "testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
@@ -31,14 +34,14 @@ std::vector<NamedParameter> parameters() {
 
 // What is new after use(reducer) and the end of the reducer, in each arrangement.
 template <class Use>
-void expect_nothing_left_after(Use use) {
+void expect_nothing_left_after(Use use, bool keep_gradients = true) {
   for (const Arrangement& arrangement : arrangements()) {
     Communicator ranks(world().handle(), arrangement.options);
     ranks.placement();
     const MpiCounts before = mpi_counts;
     {
       std::vector<NamedParameter> all = parameters();
-      GradientReducer reducer(all, ranks, {.bucket_bytes = 1000});
+      GradientReducer reducer(all, ranks, {.bucket_bytes = 1000, .keep_gradients = keep_gradients});
       use(reducer, all);
     }
     EXPECT_EQ(mpi_counts.communicators, before.communicators + 2) << arrangement.name;
@@ -74,6 +77,26 @@ TEST(GradientReducerResources, a_reducer_that_is_dropped_under_way_leaves_nothin
     mark(reducer, all, all.size() / 2);
     world().barrier();  // who is still at it would get an error
   });
+}
+
+TEST(GradientReducerResources, sharded_steps_leave_nothing) {
+  for (const bool in_reduction : {false, true}) {
+    const auto use = [&](GradientReducer& reducer, std::vector<NamedParameter>& all) {
+      ShardedOptimizer optimizer(all, optim::Adam(), reducer.communicator());
+      std::optional<StepInReduction> steps;
+      if (in_reduction) steps.emplace(reducer, optimizer);
+      const MpiCounts before = mpi_counts;
+      for (int round = 0; round < 3; ++round) {
+        mark(reducer, all, all.size());
+        reducer.finish();
+        if (!in_reduction) optimizer.step();
+        EXPECT_EQ(mpi_counts.requests, before.requests);
+        EXPECT_EQ(mpi_counts.communicators, before.communicators);
+      }
+      static_cast<void>(optimizer.gather_state_dict());
+    };
+    expect_nothing_left_after(use, !in_reduction);
+  }
 }
 
 TEST(GradientReducerResources, a_reducer_that_has_failed_leaves_nothing) {

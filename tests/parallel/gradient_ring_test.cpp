@@ -1,7 +1,5 @@
 // Gradients that are not kept: those of a few buckets at a time.
 
-#include "parallel/gradient_ring.hpp"
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -40,7 +38,7 @@ std::size_t draw(Random& random, std::size_t below) {
 }
 
 std::vector<NamedParameter> random_parameters(Random& random) {
-  const std::int64_t sizes[] = {0, 1, 15, 16, 17, 300, 1000, 20000};
+  const std::int64_t sizes[] = {0, 1, 15, 16, 17, 300, 1000, 6000};
   std::vector<NamedParameter> parameters;
   const std::size_t count = 1 + draw(random, 12);
   for (std::size_t i = 0; i < count; ++i) {
@@ -63,12 +61,12 @@ std::vector<NamedParameter> copies(const std::vector<NamedParameter>& parameters
 // Steps of the same parameters by what keeps gradients and steps them whole, and by what does neither.
 struct Both {
   Both(const std::vector<NamedParameter>& parameters, const Communicator& ranks,
-       std::size_t bucket_bytes, bool shared_replica = false)
+       std::size_t bucket_bytes, bool shared_replica = false, WireFormat wire = WireFormat::full)
       : ranks(ranks),
         whole(copies(parameters)),
         sharded(copies(parameters)),
-        reducer(whole, ranks),
-        ring(sharded, ranks, {.bucket_bytes = bucket_bytes, .keep_gradients = false}),
+        reducer(whole, ranks, {.wire = wire}),
+        ring(sharded, ranks, {.bucket_bytes = bucket_bytes, .wire = wire, .keep_gradients = false}),
         optimizer(whole, adam),
         sharded_optimizer(sharded, adam, ranks, {.shared_replica = shared_replica}),
         in_reduction(ring, sharded_optimizer) {}
@@ -130,58 +128,6 @@ std::vector<NamedParameter> equal_parameters(std::size_t count, std::int64_t siz
 
 }  // namespace
 
-TEST(GradientRing, gives_each_line_a_place_in_few_slots) {
-  Random random(1);
-  for (int seed = 0; seed < 200; ++seed) {
-    std::vector<GradientRange> gradients(1 + draw(random, 30));
-    std::vector<std::uint32_t> order;
-    for (std::uint32_t i = 0; i < gradients.size(); ++i) {
-      const std::size_t lines = draw(random, 2) == 0 ? draw(random, 5) : draw(random, 400);
-      gradients[i] = {.dtype = draw(random, 2) == 0 ? DType::f32 : DType::f64, .bytes = 64 * lines};
-      if (draw(random, 4) != 0) order.push_back(i);
-    }
-    std::shuffle(order.begin(), order.end(), random);
-    const std::size_t bucket_bytes = 1 + draw(random, 20000), most = 3 + draw(random, 60);
-    const int ranks = 1 + static_cast<int>(draw(random, 5));
-    const GradientRing ring(gradients, bucket_bytes, most, ranks);
-    std::vector<Bucket> buckets =
-        ring.plan(gradients, order, gradients.size() - order.size(), 1 << 20);
-    ASSERT_LE(buckets.size(), most);
-    std::vector<std::size_t> block_bytes;
-    for (const Bucket& bucket : buckets) {
-      if (bucket.slice > 0) continue;
-      block_bytes.push_back(0);
-      for (const std::uint32_t item : bucket.items) block_bytes.back() += gradients[item].bytes;
-    }
-    const auto part = [&](std::size_t block, int rank) {
-      const std::size_t lines = block_bytes[block] / 64, n = static_cast<std::size_t>(ranks);
-      const auto r = static_cast<std::size_t>(rank);
-      return comm::LineRange{lines * r / n, lines * (r + 1) / n};
-    };
-    ring.place(buckets, gradients, part);
-    std::vector<std::vector<int>> seen(gradients.size());
-    for (std::size_t i = 0; i < gradients.size(); ++i) seen[i].resize(gradients[i].bytes / 64);
-    for (std::size_t b = 0; b < buckets.size(); ++b) {
-      const std::size_t slot = b % ring.slots() * ring.slot_bytes();
-      std::size_t end = slot;
-      for (const GradientPlace& place : buckets[b].places) {
-        EXPECT_EQ(place.offset, end);
-        end += place.bytes;
-        for (std::size_t at = 0; at < place.bytes; at += 64) {
-          ++seen[buckets[b].items[place.item]][(place.begin + at) / 64];
-        }
-      }
-      EXPECT_LE(end, slot + ring.slot_bytes());
-      std::size_t lines = 0;
-      for (const comm::Piece& piece : buckets[b].all.pieces) lines += piece.bytes / 64;
-      EXPECT_EQ(lines, (end - slot + buckets[b].all.pieces.back().bytes) / 64);
-    }
-    for (const std::uint32_t item : order) {
-      EXPECT_EQ(std::count(seen[item].begin(), seen[item].end(), 1), std::ssize(seen[item]));
-    }
-  }
-}
-
 TEST(GradientRing, steps_to_the_bits_of_gradients_that_are_kept) {
   std::uint64_t seed = 0;
   for (const Arrangement& arrangement : arrangements()) {
@@ -189,7 +135,7 @@ TEST(GradientRing, steps_to_the_bits_of_gradients_that_are_kept) {
     for (const std::uint64_t last = seed + 3; seed < last; ++seed) {
       SCOPED_TRACE(arrangement.name + ", seed " + std::to_string(seed));
       Random random(seed), own(100 * seed + static_cast<std::uint64_t>(world().rank()));
-      const std::size_t bucket_bytes[] = {1, 500, 4096, std::size_t{1} << 18};
+      const std::size_t bucket_bytes[] = {300, 1000, 4096, std::size_t{1} << 18};
       const std::vector<NamedParameter> parameters = random_parameters(random);
       Both both(parameters, ranks, bucket_bytes[seed % 4], seed % 3 == 0);
       for (std::uint64_t step = 0; step < 6; ++step) {
@@ -205,6 +151,27 @@ TEST(GradientRing, steps_to_the_bits_of_gradients_that_are_kept) {
         Random of_order(draw(random, 2) == 0 ? step : own());
         std::shuffle(order.begin(), order.end(), of_order);
         both.step(step, order, &own);
+      }
+      EXPECT_TRUE(both.are_same());
+    }
+    ranks.close();
+  }
+}
+
+TEST(GradientRing, takes_sums_as_they_travel_between_two_nodes) {
+  for (const Arrangement& arrangement : arrangements()) {
+    // Ranks that share no memory are nodes by themselves.
+    const bool two =
+        arrangement.options.share_memory ? arrangement.nodes.size() == 2 : world().size() == 2;
+    if (!two) continue;
+    SCOPED_TRACE(arrangement.name);
+    Communicator ranks(world().handle(), arrangement.options);
+    for (const WireFormat wire : {WireFormat::fp16, WireFormat::bf16}) {
+      Random random(7);
+      const std::vector<NamedParameter> parameters = random_parameters(random);
+      Both both(parameters, ranks, 4096, false, wire);
+      for (std::uint64_t step = 0; step < 3; ++step) {
+        both.step(step, last_to_first(parameters.size()));
       }
       EXPECT_TRUE(both.are_same());
     }
@@ -341,33 +308,40 @@ TEST(GradientRing, needs_a_step_in_each_reduction) {
 }
 
 TEST(GradientRing, steps_nothing_where_a_rank_fails_or_has_no_weight) {
-  nn::Sequential model = make_model();
-  DataParallel replica(model, world(), {.bucket_bytes = 100, .keep_gradients = false});
-  ShardedOptimizer optimizer(model.named_parameters(), adam, world());
-  const StepInReduction in_reduction(replica.reducer(), optimizer);
-  replica.backward(draw_batch(1, 3), loss_of(model));
-  const StateDict before = model.state_dict().clone();
-  const bool fails = world().rank() + 1 == world().size();
-  for (int round = 0; round < 2; ++round) {
-    EXPECT_TRUE(throws<DataError>(
-        [&] {
-          replica.backward(draw_batch(2, 3), [&](const Batch& batch) -> Variable {
-            if (fails) throw DataError("bad sample");
-            return loss_of(model)(batch);
-          });
-        },
-        "bad sample"));
-    if (world().size() > 1) {
-      replica.reducer().set_weight(fails ? -1 : 1);
-      EXPECT_TRUE(
-          throws<OptionError>([&] { loss_of(model)(draw_batch(2, 3)).backward(); }, "weight"));
-      replica.reducer().set_weight(1);
+  for (const Arrangement& arrangement : arrangements()) {
+    SCOPED_TRACE(arrangement.name);
+    Communicator ranks(world().handle(), arrangement.options);
+    {
+      nn::Sequential model = make_model();
+      DataParallel replica(model, ranks, {.bucket_bytes = 100, .keep_gradients = false});
+      ShardedOptimizer optimizer(model.named_parameters(), adam, ranks);
+      const StepInReduction in_reduction(replica.reducer(), optimizer);
+      replica.backward(draw_batch(1, 3), loss_of(model));
+      const StateDict before = model.state_dict().clone();
+      const bool fails = ranks.rank() + 1 == ranks.size();
+      for (int round = 0; round < 2; ++round) {
+        EXPECT_TRUE(throws<DataError>(
+            [&] {
+              replica.backward(draw_batch(2, 3), [&](const Batch& batch) -> Variable {
+                if (fails) throw DataError("bad sample");
+                return loss_of(model)(batch);
+              });
+            },
+            "bad sample"));
+        if (ranks.size() > 1) {
+          replica.reducer().set_weight(fails ? -1 : 1);
+          EXPECT_TRUE(
+              throws<OptionError>([&] { loss_of(model)(draw_batch(2, 3)).backward(); }, "weight"));
+          replica.reducer().set_weight(1);
+        }
+        EXPECT_TRUE(same(model.state_dict(), before));
+      }
+      replica.backward(draw_batch(2, 3), loss_of(model));
+      EXPECT_FALSE(bit_equal(model.state_dict(), before));
+      expect_equal_on_all_ranks(model);
     }
-    EXPECT_TRUE(same(model.state_dict(), before));
+    ranks.close();
   }
-  replica.backward(draw_batch(2, 3), loss_of(model));
-  EXPECT_FALSE(bit_equal(model.state_dict(), before));
-  expect_equal_on_all_ranks(model);
 }
 
 // All slices of it, or none, also where others have not come far enough for all of them to have a slot.
