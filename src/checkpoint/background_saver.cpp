@@ -11,11 +11,11 @@
 
 #include "checkpoint/collect.hpp"
 #include "checkpoint/file.hpp"
+#include "core/stream_copy.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/log.hpp"
 #include "state/checksum.hpp"
 #include "state/state_hashes.hpp"
-#include "core/stream_copy.hpp"
 
 namespace lockstep::checkpoint {
 namespace {
