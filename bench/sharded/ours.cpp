@@ -76,6 +76,7 @@ class Training {
 
 /// Of memory of this process, of which a page that several share counts in parts.
 double proportional_bytes() {
+  malloc_trim(0);
   std::ifstream file("/proc/self/smaps_rollup");
   std::string word;
   double kibibytes = 0;
@@ -125,7 +126,6 @@ int main(int argc, char** argv) {
       TrainingOptions options;
     };
     const auto bytes_a_parameter = [&](const Kind& kind) {
-      malloc_trim(0);
       const double before = proportional_bytes();
       double most = 0;
       const auto look = [&] { most = std::max(most, proportional_bytes() - before); };

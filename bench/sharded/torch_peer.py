@@ -1,6 +1,7 @@
 """Reduction and step of torch's ZeroRedundancyOptimizer over gloo: torch_peer.py ADDRESS INTERFACE on each
 rank of an mpirun, whose rank 0 is at that address and has that network interface."""
 
+import ctypes
 import pathlib
 import sys
 
@@ -17,6 +18,7 @@ PARAMETERS, SIZE = 20, 500_000
 
 def proportional_bytes():
     """Of memory of this process, of which a page that several share counts in parts."""
+    ctypes.CDLL(None).malloc_trim(0)
     for line in pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return 1024 * int(line.split()[1])

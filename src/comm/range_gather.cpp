@@ -87,19 +87,30 @@ void RangeGather::exchange_nodes(std::span<const Ranges> of_ranks) {
   }
 }
 
+void RangeGather::copy(const Range& range, int from, int to) {
+  const std::span target(segment(to) + range.begin, range.end - range.begin);
+  const std::span<const std::byte> source(segment(from) + range.begin, target.size());
+  if (memory_.own().size() > cached_bytes) {
+    stream_copy(target, source);
+  } else {
+    std::memcpy(target.data(), source.data(), target.size());
+  }
+}
+
+void RangeGather::copy_to_neighbours(const Range& range) {
+  if (one_per_node_) return;
+  const Placement& placement = memory_.placement();
+  for (int place = 0; place < static_cast<int>(placement.neighbours().size()); ++place) {
+    if (place != placement.node_rank) copy(range, placement.node_rank, place);
+  }
+}
+
 void RangeGather::copy_from_neighbours(std::span<const Ranges> of_ranks) {
   if (one_per_node_) return;
+  const int own = memory_.placement().node_rank;
   for (std::size_t rank = 0; rank < of_ranks.size(); ++rank) {
-    if (first_[rank] == memory_.placement().node_rank) continue;
-    for (const auto& [begin, end] : of_ranks[rank]) {
-      const std::span to(memory() + begin, end - begin);
-      const std::span<const std::byte> from(segment(first_[rank]) + begin, end - begin);
-      if (memory_.own().size() > cached_bytes) {
-        stream_copy(to, from);
-      } else {
-        std::memcpy(to.data(), from.data(), to.size());
-      }
-    }
+    if (first_[rank] == own) continue;
+    for (const Range& range : of_ranks[rank]) copy(range, first_[rank], own);
   }
 }
 

@@ -35,12 +35,16 @@ class RangeGather {
   void gather(std::span<const Ranges> of_ranks);
   /// The part of it that takes place on the node, for ranges that others have by now. Local.
   void copy_from_neighbours(std::span<const Ranges> of_ranks);
+  /// The other way round: writes a range of this rank to the memory of its neighbours. They do not use it
+  /// until they know that it is there. Local.
+  void copy_to_neighbours(const Range& range);
 
  private:
   std::byte* segment(int node_rank) const noexcept {
     return one_per_node_ ? memory_.common().data() : memory_.segment(node_rank).data();
   }
   void exchange_nodes(std::span<const Ranges> of_ranks);
+  void copy(const Range& range, int from, int to);
 
   Communicator communicator_;
   bool one_per_node_;

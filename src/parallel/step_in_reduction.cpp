@@ -63,7 +63,8 @@ class ShardedOptimizer::Stepper : public BucketStepper {
   ShardedOptimizer& optimizer_;
   double gradient_scale_;
   std::vector<std::vector<Item>> blocks_;
-  std::vector<comm::RangeGather::Ranges> ranges_;  // of ranks, in a block
+  std::vector<int> remote_;                        // ranks of other nodes
+  std::vector<comm::RangeGather::Ranges> ranges_;  // of theirs, in a block
 };
 
 void ShardedOptimizer::Stepper::plan(const std::vector<Block>& blocks) {
@@ -82,6 +83,12 @@ void ShardedOptimizer::Stepper::plan(const std::vector<Block>& blocks) {
     }
   }
   ranges_.resize(static_cast<std::size_t>(shards().ranks.size()));
+  const Placement& placement = shards().memory->node().placement();
+  remote_.clear();
+  for (const std::vector<int>& ranks : placement.nodes) {
+    if (&ranks == &placement.neighbours()) continue;
+    remote_.insert(remote_.end(), ranks.begin(), ranks.end());
+  }
 }
 
 comm::LineRange ShardedOptimizer::Stepper::part(std::size_t block, int rank) const {
@@ -104,8 +111,13 @@ void ShardedOptimizer::Stepper::step(std::size_t block, std::size_t parameter, s
   const Item& item = blocks_[block][parameter];
   if (!item.under_way) return;
   optimizer_.step_piece(*item.under_way, begin, gradient, gradient_scale_);
+  Shards& shards = this->shards();
   const std::size_t size = item_size(item.parameter.dtype());
-  shards().put_borrowed(item.of_shards, {begin, static_cast<std::int64_t>(gradient.size() / size)});
+  shards.put_borrowed(item.of_shards, {begin, static_cast<std::int64_t>(gradient.size() / size)});
+  // While they are in the cache. The neighbours have their gradients of this block, and so need no values of it.
+  const std::size_t offset =
+      shards.plan.offset(item.of_shards) + static_cast<std::size_t>(begin) * size;
+  shards.memory->copy_to_neighbours({offset, offset + gradient.size()});
 }
 
 // Of the memory of values.
@@ -125,8 +137,8 @@ std::span<std::byte> ShardedOptimizer::Stepper::values(std::size_t block, int ra
 
 void ShardedOptimizer::Stepper::stepped(std::size_t block, std::size_t k, std::size_t n) {
   Shards& shards = this->shards();
-  for (std::size_t rank = 0; rank < ranges_.size(); ++rank) {
-    ranges_[rank].assign(1, range(block, static_cast<int>(rank), k, n));
+  for (const int rank : remote_) {
+    ranges_[static_cast<std::size_t>(rank)].assign(1, range(block, rank, k, n));
   }
   shards.memory->copy_from_neighbours(ranges_);
   if (k + 1 < n) return;

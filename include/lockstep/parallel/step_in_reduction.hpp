@@ -10,7 +10,8 @@
 namespace lockstep {
 
 /// While one exists, a reduction steps: as soon as the gradients of a bucket are there, each rank combines those of
-/// its share, steps them, and takes the new values of the others, while the backward goes on. A reduced gradient is
+/// its share, steps them, and gives the others their new values, while the backward goes on. A value may change from
+/// when its gradient is ready on all ranks until the reduction is over. A reduced gradient is
 /// used while it is in the cache, and is nowhere else: after a backward there are no gradients. Those of this rank
 /// need memory of a few buckets alone where GradientReducerOptions::keep_gradients is false.
 ///
