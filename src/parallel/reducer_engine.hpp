@@ -109,7 +109,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   /// StateError where gradients are there or wait to be reduced; OptionError for options that need all
   /// gradients before a step.
   void set_stepper(BucketStepper* stepper);
-  void end_stepping() noexcept { stepper_ = nullptr; }
+  void end_stepping() noexcept;
   std::vector<Parameter> parameters() const;
 
  private:

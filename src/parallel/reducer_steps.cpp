@@ -43,6 +43,16 @@ void GradientReducer::Engine::set_stepper(BucketStepper* stepper) {
   measures_ = false;
 }
 
+// What is under way would still be handed to the stepper.
+void GradientReducer::Engine::end_stepping() noexcept {
+  stepper_ = nullptr;
+  if (launched_ == 0) return;
+  try {
+    reduction_->set_failed("a StepInReduction has ended in the course of a reduction");
+  } catch (const std::exception&) {  // the others notice that this rank goes
+  }
+}
+
 std::vector<Parameter> GradientReducer::Engine::parameters() const {
   std::vector<Parameter> parameters;
   for (const Item& item : items_) parameters.push_back(item.parameter);

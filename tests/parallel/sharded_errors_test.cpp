@@ -1,6 +1,7 @@
 // What goes wrong with a sharded optimizer.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -146,6 +147,24 @@ TEST(StepInReduction, steps_nothing_that_some_rank_has_failed_to_contribute_to) 
   replica.backward(draw_batch(2, 3), loss_of(model));
   EXPECT_FALSE(bit_equal(model.state_dict(), before));
   expect_equal_on_all_ranks(model);
+}
+
+TEST(StepInReduction, leaves_a_reduction_unusable_in_the_course_of_which_it_ends) {
+  if (world().size() == 1) return;
+  for (const bool keep_gradients : {true, false}) {
+    DrawnTraining training;
+    GradientReducer reducer(training.parameters, world(),
+                            {.bucket_bytes = 100, .keep_gradients = keep_gradients});
+    ShardedOptimizer optimizer(training.parameters, adam, world());
+    std::optional<StepInReduction> in_reduction(std::in_place, reducer, optimizer);
+    for (auto named = training.parameters.rbegin(); named != training.parameters.rend(); ++named) {
+      named->parameter.mutable_grad().fill(1);
+      reducer.mark_ready(named->parameter);
+    }
+    in_reduction.reset();
+    EXPECT_TRUE(throws<StateError>([&] { reducer.finish(); }, "StepInReduction"));
+    world().barrier();
+  }
 }
 
 TEST(ShardedOptimizer, throws_on_all_ranks_what_a_hook_throws_on_one) {
