@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "comm/announcement.hpp"
@@ -54,6 +55,8 @@ class ShardSink {
   virtual void take(std::size_t offset, std::span<const std::byte> results) = 0;
   /// Where this rank has, line by line, what it makes of its share, or wants what another rank makes of that.
   virtual std::span<std::byte> values(int rank) = 0;
+  /// What keeps the memory of these values.
+  virtual std::shared_ptr<void> memory() const = 0;
 };
 
 /// One reduction. What it refers to must stay as it is until the reduction is complete.

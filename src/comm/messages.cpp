@@ -1,5 +1,7 @@
 #include "comm/messages.hpp"
 
+#include <utility>
+
 #include "comm/check.hpp"
 
 namespace lockstep::comm {
@@ -21,6 +23,7 @@ Messages::~Messages() {
   if (!abandon(requests_)) return;
   static_cast<void>(outgoing_.memory.release());
   for (Buffer& buffer : incoming_) static_cast<void>(buffer.memory.release());
+  if (kept_ != nullptr) static_cast<void>(new std::shared_ptr<void>(std::move(kept_)));
 }
 
 std::byte* Messages::Buffer::reserve(std::size_t bytes) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "comm/announcement.hpp"
@@ -51,6 +52,9 @@ class Messages {
     return incoming_[node].reserve(bytes);
   }
 
+  /// Memory of others that messages are in, which stays as long; nullptr where none is any more.
+  void keep(std::shared_ptr<void> memory) noexcept { kept_ = std::move(memory); }
+
   void send(const std::byte* data, std::size_t bytes, int rank, int tag);
   void receive(std::byte* data, std::size_t bytes, int rank, int tag);
   /// Whether all of them have arrived.
@@ -73,6 +77,7 @@ class Messages {
   std::vector<MPI_Request> requests_;
   Buffer outgoing_;
   std::vector<Buffer> incoming_;
+  std::shared_ptr<void> kept_;
 };
 
 /// Gives up what is under way; returns whether MPI may still use its memory.

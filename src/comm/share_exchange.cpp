@@ -71,6 +71,7 @@ void ShareExchange::advance() {
     exchange_values(chunk);
   }
   while (!running_.empty() && running_.front().taken && running_.front().messages.test()) {
+    running_.front().messages.keep(nullptr);
     idle_.push_back(std::move(running_.front()));
     running_.pop_front();
   }
@@ -202,6 +203,7 @@ void ShareExchange::exchange_values(Chunk& chunk) {
     const std::size_t end = std::max(lines.end, notes) - notes;
     return job.sink->values(rank).subspan(begin * line_bytes, (end - begin) * line_bytes);
   };
+  chunk.messages.keep(job.sink->memory());
   for (const int rank : served_) {
     const std::span<std::byte> theirs = values(rank);
     if (!theirs.empty()) {

@@ -39,6 +39,7 @@ struct Bucket {
   PieceList all;
   std::size_t notes = 0;  ///< offset in the segment
   std::size_t slice = 0, slices = 1;
+  std::size_t block = 0;  ///< where gradients are stepped: the same of all slices of one
   /// In the order of lines and of the segment, where gradients are stepped bucket by bucket.
   std::vector<GradientPlace> places = {};
   /// The same where gradients are compressed: these, and all others.

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -31,6 +32,8 @@ class BucketStepper {
   /// Where the values of slice k of n of a rank's part are, or belong, on this rank.
   virtual std::span<std::byte> values(std::size_t block, int rank, std::size_t k,
                                       std::size_t n) = 0;
+  /// What keeps the memory of these values.
+  virtual std::shared_ptr<void> memory() const = 0;
   /// All ranks have stepped slice k of n of their parts, and the node has their values.
   virtual void stepped(std::size_t block, std::size_t k, std::size_t n) = 0;
   /// All blocks are stepped on all ranks of the node. Collective.

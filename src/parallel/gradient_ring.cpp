@@ -41,10 +41,8 @@ std::vector<Bucket> GradientRing::plan(std::span<const GradientRange> gradients,
 
 void GradientRing::place(std::vector<Bucket>& buckets, std::span<const GradientRange> gradients,
                          const PartOf& part) const {
-  std::size_t block = 0;
   for (std::size_t b = 0; b < buckets.size(); ++b) {
     Bucket& bucket = buckets[b];
-    if (b > 0 && bucket.slice == 0) ++block;
     const comm::Piece notes = bucket.all.pieces.back();
     bucket.all.pieces.clear();
     bucket.places.clear();
@@ -60,7 +58,8 @@ void GradientRing::place(std::vector<Bucket>& buckets, std::span<const GradientR
       }
     } else {
       for (int rank = 0; rank < ranks_; ++rank) {
-        const comm::LineRange lines = slice_of(part(block, rank), bucket.slice, bucket.slices);
+        const comm::LineRange lines =
+            slice_of(part(bucket.block, rank), bucket.slice, bucket.slices);
         add(0, lines.begin * line_bytes, (lines.end - lines.begin) * line_bytes);
       }
     }

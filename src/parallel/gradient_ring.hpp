@@ -33,7 +33,7 @@ class GradientRing {
                            std::span<const std::uint32_t> order, std::size_t left_out,
                            std::size_t notes) const;
 
-  /// Finds them. `part` tells the lines that a rank steps of those of a block, which is a bucket or all slices
+  /// Finds them, for buckets that know their blocks. `part` tells the lines that a rank steps of those of a block, which is a bucket or all slices
   /// of a gradient.
   using PartOf = std::function<comm::LineRange(std::size_t block, int rank)>;
   void place(std::vector<Bucket>& buckets, std::span<const GradientRange> gradients,

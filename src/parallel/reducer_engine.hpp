@@ -140,15 +140,15 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   // Steps what comes of a bucket.
   struct StepSink : comm::ShardSink {
-    StepSink(Engine& engine, std::size_t number, std::size_t block)
-        : engine(engine), number(number), block(block) {}
+    StepSink(Engine& engine, std::size_t number) : engine(engine), number(number) {}
 
     void begin(std::span<const std::byte> notes) override;
     void take(std::size_t offset, std::span<const std::byte> results) override;
     std::span<std::byte> values(int rank) override;
+    std::shared_ptr<void> memory() const override { return engine.stepper_->memory(); }
 
     Engine& engine;
-    std::size_t number, block;
+    std::size_t number;
     std::vector<comm::LineRange> shares = {};  // of the ranks
   };
 
@@ -210,7 +210,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void record_complete();
   void plan_steps();
   void place_in_segment(Bucket& bucket);
-  comm::LineRange share_of(const Bucket& bucket, std::size_t block, int rank) const;
+  comm::LineRange share_of(const Bucket& bucket, int rank) const;
   void check_steps() const;
   void step_complete();
   void end_steps();

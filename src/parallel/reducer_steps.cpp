@@ -69,29 +69,27 @@ void GradientReducer::Engine::plan_steps() {
   std::vector<BucketStepper::Block> blocks;
   for (Bucket& bucket : buckets_) {
     if (!ring_) place_in_segment(bucket);
-    if (bucket.slice > 0) continue;
-    BucketStepper::Block& block = blocks.emplace_back();
-    for (const std::uint32_t index : bucket.items) block.push_back(items_[index].parameter);
+    if (bucket.slice == 0) {
+      BucketStepper::Block& block = blocks.emplace_back();
+      for (const std::uint32_t index : bucket.items) block.push_back(items_[index].parameter);
+    }
+    bucket.block = blocks.size() - 1;
   }
   stepper_->plan(blocks);
   const auto part = [this](std::size_t block, int rank) { return stepper_->part(block, rank); };
   if (ring_) ring_->place(buckets_, ranges_, part);
   sinks_.clear();
-  std::size_t block = 0;
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
-    const Bucket& bucket = buckets_[b];
-    if (b > 0 && bucket.slice == 0) ++block;
-    StepSink& sink = sinks_.emplace_back(*this, b, block);
+    StepSink& sink = sinks_.emplace_back(*this, b);
     for (int rank = 0; rank < communicator_.size(); ++rank) {
-      sink.shares.push_back(share_of(bucket, block, rank));
+      sink.shares.push_back(share_of(buckets_[b], rank));
     }
   }
 }
 
 // Of a slice, each rank has a place.
-comm::LineRange GradientReducer::Engine::share_of(const Bucket& bucket, std::size_t block,
-                                                  int rank) const {
-  if (bucket.slices == 1) return stepper_->part(block, rank);
+comm::LineRange GradientReducer::Engine::share_of(const Bucket& bucket, int rank) const {
+  if (bucket.slices == 1) return stepper_->part(bucket.block, rank);
   const GradientPlace& place = bucket.places[static_cast<std::size_t>(rank)];
   const std::size_t begin = (place.offset - bucket.places.front().offset) / comm::line_bytes;
   return {begin, begin + place.bytes / comm::line_bytes};
@@ -124,7 +122,7 @@ void GradientReducer::Engine::StepSink::begin(std::span<const std::byte> notes) 
     ItemNote note;
     std::memcpy(&note, notes.data() + Note::first_item + i * sizeof note, sizeof note);
     const bool conflicts = note.frozen != 0 && note.trainable != 0;
-    engine.stepper_->begin(block, i, !spoilt && note.reached != 0 && !conflicts);
+    engine.stepper_->begin(bucket.block, i, !spoilt && note.reached != 0 && !conflicts);
   }
 }
 
@@ -141,7 +139,7 @@ void GradientReducer::Engine::StepSink::take(std::size_t offset,
     const std::size_t begin = (place->begin + offset - place->offset) / size;
     if (begin < gradient.numbers) {
       const std::size_t numbers = std::min(used / size, gradient.numbers - begin);
-      engine.stepper_->step(block, place->item, static_cast<std::int64_t>(begin),
+      engine.stepper_->step(bucket.block, place->item, static_cast<std::int64_t>(begin),
                             results.first(numbers * size));
     }
     results = results.subspan(used);
@@ -152,7 +150,7 @@ void GradientReducer::Engine::StepSink::take(std::size_t offset,
 
 std::span<std::byte> GradientReducer::Engine::StepSink::values(int rank) {
   const Bucket& bucket = engine.buckets_[number];
-  return engine.stepper_->values(block, rank, bucket.slice, bucket.slices);
+  return engine.stepper_->values(bucket.block, rank, bucket.slice, bucket.slices);
 }
 
 // Goes on with the buckets that all ranks of the node have done.
@@ -161,7 +159,7 @@ void GradientReducer::Engine::step_complete() {
   const std::uint64_t completed = reduction_->completed() - completed_before_;
   for (; stepped_ < std::min<std::uint64_t>(completed, buckets_.size()); ++stepped_) {
     const Bucket& bucket = buckets_[stepped_];
-    stepper_->stepped(sinks_[stepped_].block, bucket.slice, bucket.slices);
+    stepper_->stepped(bucket.block, bucket.slice, bucket.slices);
   }
 }
 

@@ -44,6 +44,7 @@ class ShardedOptimizer::Stepper : public BucketStepper {
   void step(std::size_t block, std::size_t parameter, std::int64_t begin,
             std::span<const std::byte> gradient) override;
   std::span<std::byte> values(std::size_t block, int rank, std::size_t k, std::size_t n) override;
+  std::shared_ptr<void> memory() const override { return shards().memory->node().owner(); }
   void stepped(std::size_t block, std::size_t k, std::size_t n) override;
   void end() override;
   void step(const Parameter& parameter) override {

@@ -205,6 +205,7 @@ class Taken : public ShardSink {
   }
 
   std::span<std::byte> values(int) override { return {}; }
+  std::shared_ptr<void> memory() const override { return nullptr; }
 
   // Whether that is right of a share of a reduction whose piece begins at `offset`.
   bool is_right(const Node& node, std::uint64_t step, LineRange share, std::size_t offset) const {

@@ -38,9 +38,10 @@ TEST(GradientRing, gives_each_line_a_place_in_few_slots) {
         ring.plan(gradients, order, gradients.size() - order.size(), 1 << 20);
     ASSERT_LE(buckets.size(), most);
     std::vector<std::size_t> block_bytes;
-    for (const Bucket& bucket : buckets) {
+    for (Bucket& bucket : buckets) {
+      if (bucket.slice == 0) block_bytes.push_back(0);
+      bucket.block = block_bytes.size() - 1;
       if (bucket.slice > 0) continue;
-      block_bytes.push_back(0);
       for (const std::uint32_t item : bucket.items) block_bytes.back() += gradients[item].bytes;
     }
     const auto part = [&](std::size_t block, int rank) {

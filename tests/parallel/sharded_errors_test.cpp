@@ -6,13 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "comm/placements.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/combined_optimizer.hpp"
 #include "lockstep/optim/lamb.hpp"
 #include "lockstep/parallel/compression.hpp"
-#include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/step_in_reduction.hpp"
-#include "parallel/batches.hpp"
 #include "parallel/sharded_pair.hpp"
 #include "testing/throws.hpp"
 
@@ -125,45 +124,29 @@ TEST(StepInReduction, is_refused_where_it_cannot_be_exact) {
   EXPECT_TRUE(throws<OptionError>([&] { StepInReduction(reducer, fewer); }, "no group"));
 }
 
-TEST(StepInReduction, steps_nothing_that_some_rank_has_failed_to_contribute_to) {
-  nn::Sequential model = make_model();
-  DataParallel replica(model, world(), {.bucket_bytes = 100});
-  ShardedOptimizer optimizer(model.named_parameters(), adam, world());
-  const StepInReduction in_reduction(replica.reducer(), optimizer);
-  replica.backward(draw_batch(1, 3), loss_of(model));
-  const StateDict before = model.state_dict().clone();
-  const bool fails = world().rank() + 1 == world().size();
-  for (int round = 0; round < 2; ++round) {
-    EXPECT_TRUE(throws<DataError>(
-        [&] {
-          replica.backward(draw_batch(2, 3), [&](const Batch& batch) -> Variable {
-            if (fails) throw DataError("bad sample");
-            return loss_of(model)(batch);
-          });
-        },
-        "bad sample"));
-    EXPECT_TRUE(same(model.state_dict(), before));
-  }
-  replica.backward(draw_batch(2, 3), loss_of(model));
-  EXPECT_FALSE(bit_equal(model.state_dict(), before));
-  expect_equal_on_all_ranks(model);
-}
-
 TEST(StepInReduction, leaves_a_reduction_unusable_in_the_course_of_which_it_ends) {
   if (world().size() == 1) return;
-  for (const bool keep_gradients : {true, false}) {
-    DrawnTraining training;
-    GradientReducer reducer(training.parameters, world(),
-                            {.bucket_bytes = 100, .keep_gradients = keep_gradients});
-    ShardedOptimizer optimizer(training.parameters, adam, world());
-    std::optional<StepInReduction> in_reduction(std::in_place, reducer, optimizer);
-    for (auto named = training.parameters.rbegin(); named != training.parameters.rend(); ++named) {
-      named->parameter.mutable_grad().fill(1);
-      reducer.mark_ready(named->parameter);
+  for (const Arrangement& arrangement : arrangements()) {
+    for (const bool keep_gradients : {true, false}) {
+      SCOPED_TRACE(arrangement.name);
+      Communicator ranks(world().handle(), arrangement.options);
+      {
+        DrawnTraining training(ranks);
+        GradientReducer reducer(training.parameters, ranks,
+                                {.bucket_bytes = 100, .keep_gradients = keep_gradients});
+        ShardedOptimizer optimizer(training.parameters, adam, ranks);
+        std::optional<StepInReduction> in_reduction(std::in_place, reducer, optimizer);
+        for (auto named = training.parameters.rbegin(); named != training.parameters.rend();
+             ++named) {
+          named->parameter.mutable_grad().fill(1);
+          reducer.mark_ready(named->parameter);
+        }
+        in_reduction.reset();
+        EXPECT_TRUE(throws<StateError>([&] { reducer.finish(); }, "StepInReduction"));
+        world().barrier();
+      }
+      ranks.close();
     }
-    in_reduction.reset();
-    EXPECT_TRUE(throws<StateError>([&] { reducer.finish(); }, "StepInReduction"));
-    world().barrier();
   }
 }
 
