@@ -62,3 +62,5 @@
 #include "lockstep/train/metrics.hpp"
 #include "lockstep/train/progress.hpp"
 #include "lockstep/train/report.hpp"
+#include "lockstep/train/reservoir.hpp"
+#include "lockstep/train/trainer.hpp"

@@ -14,6 +14,7 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "state/loading.hpp"
+#include "state/parts.hpp"
 
 namespace lockstep {
 
@@ -60,31 +61,15 @@ struct SlotPart {
 
   // From a state dict that has the whole slot, or just this part.
   Tensor take(const StateValue& found, bool convert_dtype) const {
-    const auto* part = is_part ? std::get_if<TensorPart>(&found.variant()) : nullptr;
-    if (part != nullptr) check(*part);
-    Tensor numbers = part != nullptr ? part->numbers : found.as_tensor();
+    if (is_part) {
+      return part_of(found, parameter.shape(), parameter.dtype(), begin, size, convert_dtype, what);
+    }
+    Tensor numbers = found.as_tensor();
     if (convert_dtype && is_floating(numbers.dtype()) && numbers.dtype() != parameter.dtype()) {
       numbers = converted(numbers, parameter.dtype(), what);
     }
-    if (part != nullptr && numbers.dtype() == parameter.dtype()) return numbers.reshape({size});
-    if (part != nullptr || numbers.shape() != parameter.shape() ||
-        numbers.dtype() != parameter.dtype()) {
-      check_same(parameter.value(), numbers, what.c_str());
-    }
-    return is_part ? numbers.window(begin, {size}) : numbers;
-  }
-
- private:
-  void check(const TensorPart& part) const {
-    if (part.shape != parameter.shape()) {
-      throw ShapeError(fmt::format("{}: expected a part of shape {}, found one of {}", what,
-                                   to_string(parameter.shape()), to_string(part.shape)));
-    }
-    if (part.begin == begin && part.numbers.size() == size) return;
-    throw StateError(
-        fmt::format("{}: expected numbers {} to {}, which are this rank's share, found {} to {}: "
-                    "checkpoint::load gives each rank its own",
-                    what, begin, begin + size, part.begin, part.begin + part.numbers.size()));
+    check_same(parameter.value(), numbers, what.c_str());
+    return numbers;
   }
 };
 

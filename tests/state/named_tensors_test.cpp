@@ -62,4 +62,40 @@ TEST(NamedTensors, want_names_of_their_own_and_memory) {
   EXPECT_TRUE(throws<StateError>([&] { NamedTensors({{"a", Tensor()}}); }, "'a'", "undefined"));
 }
 
+TEST(NamedTensors, have_this_ranks_part_of_a_field) {
+  std::vector<double> memory{1, 2, 3};
+  NamedTensors fields{{{"field", TensorPart{{4, 2}, 2, Tensor::borrow(memory)}}}};
+  const StateDict saved = fields.state_dict().clone();
+  memory = {0, 0, 0};
+  fields.restore(saved);
+  EXPECT_EQ(memory, (std::vector<double>{1, 2, 3}));
+  Tensor whole = Tensor::from(std::vector<double>{10, 11, 12, 13, 14, 15, 16, 17}, {4, 2});
+  fields.restore({{"field", whole}});
+  EXPECT_EQ(memory, (std::vector<double>{12, 13, 14}));
+  const auto refuses = [&]<class E>(E*, const StateValue& value, const char* message) {
+    return throws<E>([&] { fields.restore({{"field", value}}); }, "'field'", message);
+  };
+  const Tensor three = Tensor::zeros({3}, DType::f64);
+  EXPECT_TRUE(refuses(static_cast<StateError*>(nullptr), TensorPart{{4, 2}, 3, three}, "3 to 6"));
+  EXPECT_TRUE(refuses(static_cast<ShapeError*>(nullptr), TensorPart{{2, 4}, 2, three}, "(2, 4)"));
+  EXPECT_TRUE(refuses(static_cast<ShapeError*>(nullptr), whole.rows(0, 3), "(3, 2)"));
+  EXPECT_TRUE(
+      refuses(static_cast<DTypeError*>(nullptr), TensorPart{{4, 2}, 2, Tensor::zeros({3})}, "f32"));
+  EXPECT_EQ(memory, (std::vector<double>{12, 13, 14}));
+}
+
+TEST(NamedTensors, want_parts_that_are_within_their_tensor) {
+  const auto refuses = [](std::int64_t begin, const Shape& shape) {
+    return throws<ShapeError>(
+        [&] {
+          NamedTensors({{"a", TensorPart{{4, 2}, begin, Tensor::zeros(shape)}}});
+        },
+        "'a'", "8 numbers");
+  };
+  EXPECT_TRUE(refuses(-1, {3}));
+  EXPECT_TRUE(refuses(6, {3}));
+  EXPECT_TRUE(refuses(0, {4, 2}));
+  EXPECT_TRUE(throws<StateError>([] { NamedTensors({{"a", TensorPart{}}}); }, "'a'", "undefined"));
+}
+
 }  // namespace lockstep
