@@ -113,7 +113,7 @@ struct Communicator::Duplicate {
   MPI_Comm open() const {
     if (communicator == MPI_COMM_NULL) throw StateError("the communicator was closed");
     if (!may_call_mpi()) {
-      const std::string message = describe_wrong_thread("a collective call", rank);
+      const std::string message = describe_no_mpi("a collective call", rank);
       if (calls != nullptr) calls->set_failed(message);
       throw StateError(message);
     }
@@ -169,6 +169,7 @@ Communicator Communicator::duplicate() const {
 
 void Communicator::close() {
   if (handle() == MPI_COMM_NULL) return;
+  duplicate_->open();
   duplicate_->calls.reset();
   check_mpi(MPI_Comm_free(&duplicate_->communicator), "MPI_Comm_free");
 }

@@ -47,6 +47,10 @@ void throw_collective(const ErrorReport& report) {
       throw_as<CheckpointError>(report.message);
     case ErrorKind::mpi:
       throw_as<MpiError>(report.message);
+    case ErrorKind::callback:
+      throw_as<CallbackError>(report.message);
+    case ErrorKind::handle:
+      throw_as<HandleError>(report.message);
     case ErrorKind::other:
       break;
   }

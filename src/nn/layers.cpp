@@ -95,6 +95,11 @@ Variable Flatten::forward(const Variable& x) {
   return reshape(x, {shape[0], features});
 }
 
+void Sequential::append(std::shared_ptr<Module> module) {
+  if (module == nullptr) throw OptionError("a Sequential of a module that is nullptr");
+  modules_.push_back(std::move(module));
+}
+
 void Sequential::visit(Visitor& visitor) {
   for (std::size_t i = 0; i < modules_.size(); ++i) visitor(std::to_string(i), *modules_[i]);
 }

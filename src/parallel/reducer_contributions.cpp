@@ -58,7 +58,7 @@ void GradientReducer::Engine::end_part() {
 // Others wait for what this rank cannot do.
 void GradientReducer::Engine::check_thread() {
   if (may_call_mpi()) return;
-  const std::string message = describe_wrong_thread("gradients are reduced", communicator_.rank());
+  const std::string message = describe_no_mpi("gradients are reduced", communicator_.rank());
   reduction_->set_failed(message);
   if (comm::Calls* calls = comm::Calls::of(callers_)) calls->set_failed(message);
   throw StateError(message);
@@ -190,7 +190,9 @@ void GradientReducer::Engine::mark_ready(const Parameter& parameter) {
   check_in_batch();
   const std::size_t index = autograd::VariableState::of(parameter)->parameter->index;
   State& state = states_[index];
-  if (state.complete) throw StateError("mark_ready: the parameter was marked ready before");
+  if (state.complete) {
+    throw StateError(fmt::format("mark_ready: '{}' was marked ready before", items_[index].name));
+  }
   check_steps();
   if (ring_ && !flags(index).has_gradient) {
     throw StateError(

@@ -49,7 +49,9 @@ void Trainer::run(std::int64_t steps, Sums& sums) {
 TrainReport Trainer::report(const Sums& sums, double begin) {
   std::array<double, 2> loss{sums.loss, static_cast<double>(sums.samples)};
   communicator_.all_reduce(std::span<double>(loss));
-  return {.steps = sums.steps, .seconds = clock_() - begin, .loss = loss[0] / loss[1]};
+  TrainReport report{.steps = sums.steps, .seconds = clock_() - begin};
+  if (loss[1] > 0) report.loss = loss[0] / loss[1];
+  return report;
 }
 
 TrainReport Trainer::train(std::int64_t steps) {

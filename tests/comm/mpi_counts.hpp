@@ -14,15 +14,18 @@ namespace lockstep::testing {
 struct MpiCounts {
   int communicators = 0, requests = 0, windows = 0, keyvals = 0;  // made and not yet freed
   int world_calls = 0;                                            // on MPI_COMM_WORLD itself
+  int watched_calls = 0;                                          // on watched_communicator
   int messages = 0;                                               // sent
 
   friend bool operator==(const MpiCounts&, const MpiCounts&) = default;
 };
 
 inline MpiCounts mpi_counts;
+inline MPI_Comm watched_communicator = MPI_COMM_NULL;
 
 inline MPI_Comm seen(MPI_Comm communicator) {
   if (communicator == MPI_COMM_WORLD) ++mpi_counts.world_calls;
+  if (communicator == watched_communicator) ++mpi_counts.watched_calls;
   return communicator;
 }
 
@@ -178,6 +181,12 @@ int MPI_Gather(const void* from, int count, MPI_Datatype type, void* to, int eac
 }
 int MPI_Bcast(void* data, int count, MPI_Datatype type, int root, MPI_Comm where) {
   return PMPI_Bcast(data, count, type, root, lockstep::testing::seen(where));
+}
+int MPI_Comm_set_attr(MPI_Comm where, int key, void* value) {
+  return PMPI_Comm_set_attr(lockstep::testing::seen(where), key, value);
+}
+int MPI_Iprobe(int from, int tag, MPI_Comm where, int* found, MPI_Status* status) {
+  return PMPI_Iprobe(from, tag, lockstep::testing::seen(where), found, status);
 }
 int MPI_Barrier(MPI_Comm where) { return PMPI_Barrier(lockstep::testing::seen(where)); }
 int MPI_Send(const void* data, int count, MPI_Datatype type, int to, int tag, MPI_Comm where) {

@@ -18,6 +18,8 @@ enum class ErrorKind : std::uint8_t {
   data,        ///< DataError
   checkpoint,  ///< CheckpointError
   mpi,         ///< MpiError
+  callback,    ///< CallbackError
+  handle,      ///< HandleError
 };
 
 /// Base of all exceptions that lockstep throws. The message says what was expected, what was found,
@@ -85,6 +87,18 @@ class CheckpointError : public Error {
 class MpiError : public Error {
  public:
   explicit MpiError(const std::string& message) : Error(message, ErrorKind::mpi) {}
+};
+
+/// A function that a C or Fortran program has given says that it failed.
+class CallbackError : public Error {
+ public:
+  explicit CallbackError(const std::string& message) : Error(message, ErrorKind::callback) {}
+};
+
+/// A handle that a C or Fortran program has given is none, or of something else.
+class HandleError : public Error {
+ public:
+  explicit HandleError(const std::string& message) : Error(message, ErrorKind::handle) {}
 };
 
 /// An exception reduced to what can be sent to another rank.

@@ -135,6 +135,8 @@ class Sequential : public Module {
   void append(M&& module) {
     modules_.push_back(std::make_shared<std::decay_t<M>>(std::forward<M>(module)));
   }
+  /// OptionError for nullptr.
+  void append(std::shared_ptr<Module> module);
 
   std::size_t size() const noexcept { return modules_.size(); }
   Module& operator[](std::size_t index) { return *modules_.at(index); }

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "bindings/call.hpp"
+#include "lockstep/bindings/optimizer.h"
+#include "lockstep/optim/keyed_optimizer.hpp"
+#include "lockstep/optim/update_rule.hpp"
+
+namespace lockstep::bindings {
+
+struct OptimizerObject : ObjectOf<OptimizerObject> {
+  static constexpr std::string_view name = "optimizer";
+
+  explicit OptimizerObject(std::unique_ptr<KeyedOptimizer> made) : optimizer(std::move(made)) {}
+  Stateful* state() noexcept override { return optimizer.get(); }
+
+  std::unique_ptr<KeyedOptimizer> optimizer;
+};
+
+/// A rule of the caller's. OptionError or NameError for a definition that is none.
+std::unique_ptr<optim::UpdateRule> custom_rule(const lockstep_rule* definition);
+
+}  // namespace lockstep::bindings
