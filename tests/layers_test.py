@@ -1,5 +1,5 @@
-"""Checks what no compiler checks: which layer includes which, what public headers drag in, how long
-files are, and where the world's communicator is named."""
+"""Checks what no compiler checks: which layer includes which, what public headers drag in and export, how
+long files are, and where the world's communicator is named."""
 
 import pathlib
 import re
@@ -81,6 +81,17 @@ class Layers(unittest.TestCase):
                            and include.startswith("boost/"))
                 if foreign.match(include) and not excused:
                     wrong.append(f"{name(path)} includes {include}")
+        self.assertEqual(wrong, [])
+
+    def test_public_headers_export_what_they_declare_after_what_they_include(self):
+        push, pop = "\n#pragma GCC visibility push(default)\n", "\n#pragma GCC visibility pop\n"
+        wrong = []
+        for path in files("include"):
+            text = path.read_text()
+            before, _, exported = text.partition(push)
+            declares = re.search(r"^(namespace|class|struct|enum|extern)\b", before, re.MULTILINE)
+            if declares or exported and (INCLUDE.search(exported) or not exported.endswith(pop)):
+                wrong.append(name(path))
         self.assertEqual(wrong, [])
 
     def test_only_the_environment_names_the_communicator_of_all(self):

@@ -6,6 +6,8 @@
 #include "lockstep/autograd/variable.hpp"
 #include "lockstep/tensor/activation.hpp"
 
+#pragma GCC visibility push(default)
+
 // Differentiable operations on images, x of shape (n, channels, height, width), as f32 or f64; operands
 // of two dtypes are a DTypeError. What becomes of a sample does not depend on the others of its batch,
 // to the bit.
@@ -49,3 +51,5 @@ struct PoolingOptions {
 Variable max_pool2d(const Variable& x, Size2d kernel, const PoolingOptions& options = {});
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

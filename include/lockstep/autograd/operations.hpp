@@ -4,6 +4,8 @@
 #include "lockstep/tensor/activation.hpp"
 #include "lockstep/tensor/random.hpp"
 
+#pragma GCC visibility push(default)
+
 // Differentiable operations on f32 and f64. Two operands must agree in shape and dtype (ShapeError,
 // DTypeError); nothing is broadcast except the scalars named below.
 namespace lockstep {
@@ -58,3 +60,5 @@ Variable mean_squared_error(const Variable& prediction, const Variable& target);
 Variable cross_entropy(const Variable& logits, const Tensor& labels);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

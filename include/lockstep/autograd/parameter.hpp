@@ -10,6 +10,8 @@
 
 #include "lockstep/autograd/variable.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 class Parameter;
@@ -131,3 +133,5 @@ struct NamedParameter {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

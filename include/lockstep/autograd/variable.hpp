@@ -8,10 +8,12 @@
 
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 namespace autograd {
-struct VariableState;
+struct [[gnu::visibility("hidden")]] VariableState;
 }
 
 struct BackwardOptions {
@@ -113,3 +115,5 @@ Variable record(Tensor value, std::vector<Variable> inputs, Backward backward);
 
 }  // namespace autograd
 }  // namespace lockstep
+
+#pragma GCC visibility pop

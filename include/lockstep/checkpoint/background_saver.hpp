@@ -7,6 +7,8 @@
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::checkpoint {
 
 /// What a save does while the one before is still being written.
@@ -50,3 +52,5 @@ class BackgroundSaver {
 };
 
 }  // namespace lockstep::checkpoint
+
+#pragma GCC visibility pop

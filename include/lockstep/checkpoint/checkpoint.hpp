@@ -11,6 +11,8 @@
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 // Checkpoints: one file with the state of any number of objects, keyed by name, independent of the
 // number of ranks. docs/checkpoint_format.md describes the file.
 namespace lockstep::checkpoint {
@@ -121,3 +123,5 @@ FileInfo verify_file(const std::filesystem::path& path,
                      const std::function<void(std::uint64_t bytes_done)>& progress = {});
 
 }  // namespace lockstep::checkpoint
+
+#pragma GCC visibility pop

@@ -12,11 +12,13 @@
 #include "lockstep/checkpoint/background_saver.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 namespace checkpoint {
-class CheckpointFolder;
-class StopSignals;
+class [[gnu::visibility("hidden")]] CheckpointFolder;
+class [[gnu::visibility("hidden")]] StopSignals;
 }  // namespace checkpoint
 
 enum class BestMetric { lowest, highest };
@@ -141,3 +143,5 @@ class CheckpointManager {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

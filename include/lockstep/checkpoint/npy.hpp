@@ -4,6 +4,8 @@
 
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 // Files in the NPY format of NumPy, each of one tensor. None of it is collective.
 namespace lockstep::checkpoint {
 
@@ -16,3 +18,5 @@ Tensor read_npy(const std::filesystem::path& path);
 void write_npy(const std::filesystem::path& path, const Tensor& tensor);
 
 }  // namespace lockstep::checkpoint
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 // Files in the safetensors format, to exchange tensors with other programs.
 // docs/checkpoint_format.md says which tensors and names go into them. None of it is collective.
 namespace lockstep::checkpoint {
@@ -46,3 +48,5 @@ void import_safetensors(const std::filesystem::path& path, Stateful& model,
                         Stateful* optimizer = nullptr);
 
 }  // namespace lockstep::checkpoint
+
+#pragma GCC visibility pop

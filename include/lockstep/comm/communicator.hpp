@@ -14,10 +14,12 @@
 #include "lockstep/comm/reduce_op.hpp"
 #include "lockstep/core/half.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 namespace comm {
-class Calls;
+class [[gnu::visibility("hidden")]] Calls;
 }
 
 struct CommunicatorOptions {
@@ -101,7 +103,7 @@ class Communicator {
 
  private:
   friend class comm::Calls;
-  struct Duplicate;
+  struct [[gnu::visibility("hidden")]] Duplicate;
 
   void agree_on(const std::function<void()>& work) const;
 
@@ -109,3 +111,5 @@ class Communicator {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

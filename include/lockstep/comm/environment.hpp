@@ -6,6 +6,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::mpi {
 
 /// Initialises MPI if nobody has, with MPI_THREAD_SERIALIZED, and finalises in its destructor what
@@ -38,3 +40,5 @@ class Environment {
 };
 
 }  // namespace lockstep::mpi
+
+#pragma GCC visibility pop

@@ -7,6 +7,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Memory that the ranks of a node share: a segment for each of them, and a part that is common to
@@ -42,3 +44,5 @@ class NodeMemory {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <vector>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Which ranks of a communicator are on one node, that is, can share memory.
@@ -16,3 +18,5 @@ struct Placement {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// How a reduction combines the numbers of all ranks. The mean is the sum divided by the number of
@@ -9,3 +11,5 @@ namespace lockstep {
 enum class ReduceOp : std::uint8_t { sum, max, min, mean };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Numbers of each rank, which an all-reduce combines without a copy: the ranks of a node write them
@@ -46,8 +48,10 @@ class SharedBuffer {
   void wait();
 
  private:
-  struct Engine;
+  struct [[gnu::visibility("hidden")]] Engine;
   std::unique_ptr<Engine> engine_;
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

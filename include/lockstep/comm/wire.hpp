@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// As what the numbers of a sum travel between nodes.
@@ -21,3 +23,5 @@ struct NodeMessage {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

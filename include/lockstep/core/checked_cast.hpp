@@ -5,6 +5,8 @@
 
 #include "lockstep/core/error.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Converts between integer types; throws OptionError, naming `what`, where the value does not fit.
@@ -18,3 +20,5 @@ To checked_cast(From value, const char* what) {
 }
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Element types of a Tensor. The numbers are written to checkpoints and never change.
@@ -44,3 +46,5 @@ template <class T>
 inline constexpr DType dtype_of = DTypeOf<T>::value;
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

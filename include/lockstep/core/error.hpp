@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// The kinds of mistake that lockstep tells apart. Each has an exception type of its own; the
@@ -114,3 +116,5 @@ ErrorReport describe_current_exception();
 [[noreturn]] void throw_collective(const ErrorReport& report);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

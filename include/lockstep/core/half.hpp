@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// An IEEE 754 binary16 number: storage alone, computed with as float. Conversion from float rounds
@@ -24,3 +26,5 @@ struct bfloat16 {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

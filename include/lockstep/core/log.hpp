@@ -3,6 +3,8 @@
 #include <functional>
 #include <string_view>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 enum class LogLevel { info, warning };
@@ -18,3 +20,5 @@ void set_log_callback(LogCallback callback);
 void log(LogLevel level, std::string_view message);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#pragma GCC visibility push(default)
+
 // What this process does when, as a trace for chrome://tracing or https://ui.perfetto.dev: the JSON
 // array of the Trace Event Format, without its last bracket, which it does not need. start_timeline()
 // in parallel/timeline.hpp begins one for all ranks.
@@ -48,3 +50,5 @@ class Span {
 };
 
 }  // namespace lockstep::timeline
+
+#pragma GCC visibility pop

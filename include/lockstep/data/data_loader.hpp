@@ -8,6 +8,8 @@
 #include "lockstep/data/dataset.hpp"
 #include "lockstep/data/distributed_sampler.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::data {
 
 /// This rank's batches of a dataset, in the order of a sampler:
@@ -75,3 +77,5 @@ class DataLoader::Iterator {
 inline DataLoader::Iterator DataLoader::begin() { return Iterator(*this); }
 
 }  // namespace lockstep::data
+
+#pragma GCC visibility pop

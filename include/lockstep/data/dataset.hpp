@@ -6,6 +6,8 @@
 
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::data {
 
 /// Samples and what is to be learned of them: row i of `inputs` belongs to row i of `targets`.
@@ -62,3 +64,5 @@ TensorDataset read_idx_dataset(const std::filesystem::path& images,
                                const TensorDatasetOptions& options = {});
 
 }  // namespace lockstep::data
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::data {
 
 struct DistributedSamplerOptions {
@@ -70,3 +72,5 @@ class DistributedSampler : public Stateful {
 };
 
 }  // namespace lockstep::data
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::data {
 
 /// The array in an IDX file, the format of MNIST and its kin (http://yann.lecun.com/exdb/mnist/),
@@ -16,3 +18,5 @@ namespace lockstep::data {
 Tensor read_idx(const std::filesystem::path& path);
 
 }  // namespace lockstep::data
+
+#pragma GCC visibility pop

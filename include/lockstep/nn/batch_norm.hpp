@@ -7,6 +7,8 @@
 
 #include "lockstep/nn/module.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::nn {
 
 /// Over which samples a BatchNorm takes its statistics in training: its own replica's, unless one of
@@ -81,3 +83,5 @@ class BatchNorm : public Module {
 };
 
 }  // namespace lockstep::nn
+
+#pragma GCC visibility pop

@@ -3,6 +3,8 @@
 #include "lockstep/tensor/random.hpp"
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 // Initialisation of weights of shape (out, in, …): fan_in = in · …, fan_out = out · …
 // ShapeError for a tensor of less than two axes.
 namespace lockstep::nn::init {
@@ -23,3 +25,5 @@ void xavier_normal(Tensor& weight, RandomKey key, double gain = 1.0);
 void default_bias(Tensor& bias, RandomKey key, std::int64_t fan_in);
 
 }  // namespace lockstep::nn::init
+
+#pragma GCC visibility pop

@@ -10,6 +10,8 @@
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/module.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::nn {
 
 struct LinearOptions {
@@ -154,3 +156,5 @@ class Sequential : public Module {
 };
 
 }  // namespace lockstep::nn
+
+#pragma GCC visibility pop

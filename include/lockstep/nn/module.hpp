@@ -10,6 +10,8 @@
 #include "lockstep/state/stateful.hpp"
 #include "lockstep/tensor/random.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::nn {
 
 class Module;
@@ -107,3 +109,5 @@ class Module : public Stateful {
 };
 
 }  // namespace lockstep::nn
+
+#pragma GCC visibility pop

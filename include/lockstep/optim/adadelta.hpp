@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct AdadeltaOptions {
@@ -34,3 +36,5 @@ class Adadelta : public BasicRule<Adadelta, AdadeltaOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

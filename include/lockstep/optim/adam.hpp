@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct AdamOptions {
@@ -73,3 +75,5 @@ class AdamW : public BasicRule<AdamW, AdamWOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

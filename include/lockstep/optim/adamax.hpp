@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct AdamaxOptions {
@@ -37,3 +39,5 @@ class Adamax : public BasicRule<Adamax, AdamaxOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct ASGDOptions {
@@ -38,3 +40,5 @@ class ASGD : public BasicRule<ASGD, ASGDOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 
 #include "lockstep/autograd/parameter.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 /// What to do where a gradient holds NaN or infinity, or the norm of one or of all overflows.
@@ -50,3 +52,5 @@ ClippingReport clip_gradients(const std::vector<NamedParameter>& parameters,
                               const Clipping& clipping);
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

@@ -9,6 +9,8 @@
 
 #include "lockstep/optim/keyed_optimizer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Several optimizers with one face, as for a network whose parts are trained by different rules:
@@ -68,3 +70,5 @@ class CombinedOptimizer : public KeyedOptimizer {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

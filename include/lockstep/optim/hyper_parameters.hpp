@@ -7,6 +7,8 @@
 
 #include "lockstep/state/state_dict.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 /// Which numbers a hyper-parameter may be; NaN and infinity never are.
@@ -49,3 +51,5 @@ class HyperParameters {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

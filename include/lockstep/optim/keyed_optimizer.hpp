@@ -15,6 +15,8 @@
 #include "lockstep/optim/param_group.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 struct StepOptions {
@@ -132,3 +134,5 @@ class KeyedOptimizer : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct LAMBOptions {
@@ -42,3 +44,5 @@ class LAMB : public BasicRule<LAMB, LAMBOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

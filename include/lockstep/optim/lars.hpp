@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct LARSOptions {
@@ -44,3 +46,5 @@ class LARS : public BasicRule<LARS, LARSOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

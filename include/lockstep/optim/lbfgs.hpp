@@ -10,6 +10,8 @@
 #include "lockstep/optim/hyper_parameters.hpp"
 #include "lockstep/optim/keyed_optimizer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct LBFGSOptions {
@@ -99,7 +101,7 @@ class LBFGS : public KeyedOptimizer {
     Vector direction, previous_gradient;
     std::deque<Pair> history;
   };
-  struct LoadPlan;
+  struct [[gnu::visibility("hidden")]] LoadPlan;
 
   const std::vector<NamedParameter>& parameters() const { return groups_.front().parameters(); }
   const LBFGSOptions& options() const;
@@ -119,3 +121,5 @@ class LBFGS : public KeyedOptimizer {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

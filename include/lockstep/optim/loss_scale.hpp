@@ -6,6 +6,8 @@
 #include "lockstep/optim/keyed_optimizer.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 /// Factors that are powers of two change no bit of what is trained, as long as nothing overflows or
@@ -71,3 +73,5 @@ class LossScale : public Stateful {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

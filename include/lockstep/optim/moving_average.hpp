@@ -8,6 +8,8 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 struct MovingAverageOptions {
@@ -88,3 +90,5 @@ class UseAverage {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct NAdamOptions {
@@ -41,3 +43,5 @@ class NAdam : public BasicRule<NAdam, NAdamOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

@@ -14,6 +14,8 @@
 #include "lockstep/optim/keyed_optimizer.hpp"
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// An optimizer that knows its parameters by name, so that its state can be saved and loaded by
@@ -151,7 +153,7 @@ class NamedOptimizer : public KeyedOptimizer {
     std::vector<std::string> slots = {};  // of the rule, when slots were last arranged
   };
   /// What a load is going to do, found out before anything changes.
-  struct LoadPlan;
+  struct [[gnu::visibility("hidden")]] LoadPlan;
 
   void add_group(const ParamGroupOptions& options);
   static void check_sizes(const optim::UpdateRule& rule);
@@ -195,3 +197,5 @@ class NamedOptimizer : public KeyedOptimizer {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -16,6 +16,8 @@
 #include "lockstep/optim/hyper_parameters.hpp"
 #include "lockstep/state/state_dict.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Which of an optimizer's parameters are meant: by the parameters themselves, by name, by glob
@@ -131,3 +133,5 @@ using ParamGroups = ParamGroupView<ParamGroup>;
 using ConstParamGroups = ParamGroupView<const ParamGroup>;
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct RAdamOptions {
@@ -38,3 +40,5 @@ class RAdam : public BasicRule<RAdam, RAdamOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

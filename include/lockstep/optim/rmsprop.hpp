@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct RMSpropOptions {
@@ -39,3 +41,5 @@ class RMSprop : public BasicRule<RMSprop, RMSpropOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

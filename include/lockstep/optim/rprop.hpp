@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct RpropOptions {
@@ -37,3 +39,5 @@ class Rprop : public BasicRule<Rprop, RpropOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

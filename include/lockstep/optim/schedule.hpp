@@ -10,6 +10,8 @@
 
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 /// A hyper-parameter as a function of the step. Derive from it for a schedule that is none of those
@@ -212,3 +214,5 @@ Schedule on_plateau(const OnPlateauOptions& options = {});
 Schedule function(std::function<double(std::int64_t step)> factor);
 
 }  // namespace lockstep::optim::schedule
+
+#pragma GCC visibility pop

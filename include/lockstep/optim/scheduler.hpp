@@ -10,6 +10,8 @@
 #include "lockstep/optim/schedule.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 struct SchedulerOptions {
@@ -96,3 +98,5 @@ class Scheduler : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include "lockstep/optim/update_rule.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 struct SGDOptions {
@@ -39,3 +41,5 @@ class SGD : public BasicRule<SGD, SGDOptions> {
 };
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

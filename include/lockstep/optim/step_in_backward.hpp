@@ -7,6 +7,8 @@
 
 #include "lockstep/optim/keyed_optimizer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// While one exists, a backward steps each parameter as soon as its gradient is final, by those of
@@ -35,3 +37,5 @@ class StepInBackward {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

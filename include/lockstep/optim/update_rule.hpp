@@ -9,6 +9,8 @@
 
 #include "lockstep/optim/hyper_parameters.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::optim {
 
 /// Numbers of one dtype that are updated in the same way: a parameter, or several that lie side by
@@ -104,3 +106,5 @@ void for_each(const UpdateRange<T>& range, F f) {
 }
 
 }  // namespace lockstep::optim
+
+#pragma GCC visibility pop

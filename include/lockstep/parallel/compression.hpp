@@ -11,6 +11,8 @@
 #include "lockstep/state/state_dict.hpp"
 #include "lockstep/tensor/shape.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// How the gradient of one parameter is told to other nodes. On each node one rank does that for all of
@@ -116,3 +118,5 @@ class PowerSgd : public GradientCompression {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

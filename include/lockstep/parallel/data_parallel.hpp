@@ -8,10 +8,12 @@
 #include "lockstep/nn/module.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
-class BatchStatistics;
-class ReplicaBuffers;
+class [[gnu::visibility("hidden")]] BatchStatistics;
+class [[gnu::visibility("hidden")]] ReplicaBuffers;
 
 /// What becomes of buffers, such as the running statistics of nn::BatchNorm, when gradients are
 /// reduced.
@@ -124,3 +126,5 @@ class DataParallel {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -10,6 +10,8 @@
 #include "lockstep/parallel/compression.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// What the gradients g of several ranks, with weights w, become.
@@ -144,9 +146,11 @@ class GradientReducer : public Stateful {
  private:
   friend class DataParallel;
   friend class StepInReduction;
-  class Engine;
+  class [[gnu::visibility("hidden")]] Engine;
   explicit GradientReducer(std::unique_ptr<Engine> engine);
   std::unique_ptr<Engine> engine_;
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -11,6 +11,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// What becomes of ranks that run out of batches before others.
@@ -106,3 +108,5 @@ class JoinedBatches {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

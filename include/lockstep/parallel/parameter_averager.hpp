@@ -10,6 +10,8 @@
 #include "lockstep/optim/keyed_optimizer.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Alike on all ranks.
@@ -88,3 +90,5 @@ class ParameterAverager : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -8,6 +8,8 @@
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 struct ReplicaCheckOptions {
@@ -71,3 +73,5 @@ class ReplicaCheck : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

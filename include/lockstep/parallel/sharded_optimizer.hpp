@@ -7,6 +7,8 @@
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Alike on all ranks.
@@ -62,8 +64,8 @@ class ShardedOptimizer : public NamedOptimizer {
 
  private:
   friend class StepInReduction;
-  struct Shards;
-  class Stepper;
+  struct [[gnu::visibility("hidden")]] Shards;
+  class [[gnu::visibility("hidden")]] Stepper;
 
   void check_alike() const;
   bool cut_has_changed() const;
@@ -74,3 +76,5 @@ class ShardedOptimizer : public NamedOptimizer {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -7,6 +7,8 @@
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "lockstep/parallel/sharded_optimizer.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// While one exists, a reduction steps: as soon as the gradients of a bucket are there, each rank combines those of
@@ -37,3 +39,5 @@ class StepInReduction {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Writes to `file` from now on what each rank does when: forward and backward, the reduction of each
@@ -18,3 +20,5 @@ namespace lockstep {
 void start_timeline(const std::filesystem::path& file, const Communicator& communicator);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -7,6 +7,8 @@
 
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Tensors of the caller's, by name, as something that can be saved, such as the fields of a simulation:
@@ -32,3 +34,5 @@ class NamedTensors : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

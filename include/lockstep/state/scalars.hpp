@@ -8,6 +8,8 @@
 
 #include "lockstep/state/stateful.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Scalars of the caller's, by name, as something that can be saved: Scalars progress({{"epoch",
@@ -29,3 +31,5 @@ class Scalars : public Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -5,6 +5,8 @@
 
 #include "lockstep/state/state_dict.hpp"
 
+#pragma GCC visibility push(default)
+
 // A StateDict in an archive of the caller's: archive & state, with text and binary archives of
 // Boost.Serialization, in files and streams that a program has already. Tensors are restored in memory of
 // their own. Equal states give equal bytes.
@@ -52,3 +54,5 @@ void serialize(Archive& archive, StateDict& state, unsigned int /*version*/) {
 }
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -13,6 +13,8 @@
 #include "lockstep/tensor/memory_pool.hpp"
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 class StateValue;
@@ -118,3 +120,5 @@ bool bit_equal(const StateValue& a, const StateValue& b);
 bool bit_equal(const StateDict& a, const StateDict& b);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

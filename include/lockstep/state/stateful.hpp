@@ -10,6 +10,8 @@
 
 #include "lockstep/state/state_dict.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Other names for what is in a state dict: a map from the name there to the name here, where
@@ -83,3 +85,5 @@ class Stateful {
 };
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::memory_pool {
 
 /// Blocks begin at boundaries of so many bytes, and have a multiple of them.
@@ -40,3 +42,5 @@ struct Allocator {
 };
 
 }  // namespace lockstep::memory_pool
+
+#pragma GCC visibility pop

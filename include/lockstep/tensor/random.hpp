@@ -6,6 +6,8 @@
 
 #include "lockstep/tensor/tensor.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// A key of a counter-based generator: number i of a key is a pure function of (key, i), so it does
@@ -44,3 +46,5 @@ void fill_uniform(Tensor& tensor, RandomKey key, double low, double high);
 void fill_normal(Tensor& tensor, RandomKey key, double mean, double stddev);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

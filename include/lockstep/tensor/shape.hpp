@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// The extents of a tensor, outermost first; no extents at all is the shape of a scalar.
@@ -38,3 +40,5 @@ class Shape {
 std::string to_string(const Shape& shape);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -9,6 +9,8 @@
 #include "lockstep/core/dtype.hpp"
 #include "lockstep/tensor/shape.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep {
 
 /// Dense, contiguous, row-major numbers. A Tensor is a handle: copies share the memory, which lives
@@ -126,3 +128,5 @@ void check_same(const Tensor& expected, const Tensor& found, const char* what);
 bool bit_equal(const Tensor& a, const Tensor& b);
 
 }  // namespace lockstep
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::train {
 
 struct ChartPoint {
@@ -42,3 +44,5 @@ std::string line_chart_svg(const Chart& chart);
 void write_line_chart(const std::filesystem::path& path, const Chart& chart);
 
 }  // namespace lockstep::train
+
+#pragma GCC visibility pop

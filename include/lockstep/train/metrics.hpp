@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::train {
 
 /// A list has a number for each of something, such as the ranks: std::vector{0.1, 0.2}.
@@ -70,3 +72,5 @@ std::vector<MetricRecord> read_metrics(const std::filesystem::path& path);
 void write_csv(const std::filesystem::path& path, const std::vector<MetricRecord>& records);
 
 }  // namespace lockstep::train
+
+#pragma GCC visibility pop

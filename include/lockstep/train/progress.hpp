@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::train {
 
 struct ProgressOptions {
@@ -66,3 +68,5 @@ class Progress {
 };
 
 }  // namespace lockstep::train
+
+#pragma GCC visibility pop

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::train {
 
 struct ReportOptions {
@@ -20,3 +22,5 @@ std::filesystem::path write_report(const std::filesystem::path& run,
                                    const ReportOptions& options = {});
 
 }  // namespace lockstep::train
+
+#pragma GCC visibility pop
