@@ -115,7 +115,10 @@ class Install(unittest.TestCase):
         self.assertLessEqual(headers, found)
         others = {re.sub(r"\.so.*", ".so", path) for path in found - headers}
         self.assertEqual(others, {f"{libraries}/liblockstep.so", f"{libraries}/liblockstep.a",
-                                  f"{libraries}/pkgconfig/lockstep.pc", "bin/lockstep", "share/man/man1/lockstep.1"})
+                                  f"{libraries}/pkgconfig/lockstep.pc",
+                                  f"{libraries}/cmake/lockstep/lockstepConfig.cmake",
+                                  f"{libraries}/cmake/lockstep/lockstepConfigVersion.cmake",
+                                  "bin/lockstep", "share/man/man1/lockstep.1"})
 
     def test_the_installed_command_tells_the_version_of_the_library(self):
         version = run("pkg-config", "--modversion", "lockstep", env=self.environment)
