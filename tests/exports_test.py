@@ -45,7 +45,7 @@ class Exports(unittest.TestCase):
                        run("nm", "--dynamic", "--defined-only", "--format=posix", LIBRARY).splitlines()]
         cls.symbols = run("c++filt", input="\n".join(cls.mangled)).splitlines()
         headers = "\n".join(re.sub(r"//.*", "", path.read_text())
-                            for path in (ROOT / "include").rglob("*.hpp"))
+                            for path in (ROOT / "include").rglob("*.h*"))
         cls.public = set(re.findall(r"\w+", headers))
         cls.internal = set(re.findall(r'\[\[gnu::visibility\("hidden"\)\]\] (\w+);', headers))
 
@@ -70,6 +70,17 @@ class Exports(unittest.TestCase):
 
     def test_functions_classes_and_instances_of_templates_are_exported(self):
         self.assertLessEqual(EXPECTED, set(self.symbols))
+
+    def test_of_mpi_it_uses_only_what_the_tests_of_resources_watch(self):
+        undefined = run("nm", "--dynamic", "--undefined-only", "--format=posix", LIBRARY)
+        used = set(re.findall(r"^(MPI_\w+)", undefined, re.MULTILINE))
+        watched = set(re.findall(r"^int (MPI_\w+)\(",
+                                 (ROOT / "tests/comm/mpi_counts.hpp").read_text(), re.MULTILINE))
+        self.assertIn("MPI_Comm_dup", used & watched)
+        # What takes no communicator, and makes nothing; and what Environment alone calls.
+        harmless = {"MPI_Initialized", "MPI_Finalized", "MPI_Init_thread", "MPI_Query_thread", "MPI_Is_thread_main",
+                    "MPI_Error_string", "MPI_Get_count", "MPI_Cancel", "MPI_Comm_f2c", "MPI_Abort"}
+        self.assertEqual(used - watched - harmless, set())
 
 
 report.main()

@@ -87,6 +87,8 @@ class Layers(unittest.TestCase):
         push, pop = "\n#pragma GCC visibility push(default)\n", "\n#pragma GCC visibility pop\n"
         wrong = []
         for path in files("include"):
+            if path.suffix == ".h":
+                continue  # of the C interface each call says so itself
             text = path.read_text()
             before, _, exported = text.partition(push)
             declares = re.search(r"^(namespace|class|struct|enum|extern)\b", before, re.MULTILINE)

@@ -50,8 +50,8 @@ void create(Handle* result, Arguments&&... arguments) {
       static_cast<Handle>(add_handle(std::make_shared<T>(std::forward<Arguments>(arguments)...)));
 }
 
-/// The caller's memory as a tensor; `what` is for errors. OptionError for a bad dtype, rank or pointer; ShapeError
-/// for bad extents.
+/// The caller's memory as a tensor; `what` is for errors. OptionError for a bad dtype, rank or
+/// pointer; ShapeError for bad extents.
 Tensor tensor_of(const lockstep_array* array, const char* what);
 /// The same, through which nothing is written.
 Tensor input_of(const lockstep_array* array, const char* what);

@@ -8,8 +8,8 @@
 namespace lockstep::bindings {
 namespace {
 
-// The one thing that all objects of a process share: which of them there are. Never destroyed, since a host may free
-// handles while it ends.
+// The one thing that all objects of a process share: which of them there are. Never destroyed,
+// since a host may free handles while it ends.
 struct Table {
   std::mutex mutex;
   std::unordered_map<std::uintptr_t, std::shared_ptr<Object>> objects;

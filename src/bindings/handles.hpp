@@ -19,8 +19,8 @@ class Object {
   virtual Stateful* state() noexcept { return nullptr; }
 };
 
-/// A new handle: a number in the guise of a pointer, which no other one ever has. So any that was freed
-/// is known as such, and none is ever followed.
+/// A new handle: a number in the guise of a pointer, which no other one ever has. So any that was
+/// freed is known as such, and none is ever followed.
 void* add_handle(std::shared_ptr<Object> object);
 /// HandleError where there is none; `expected` is for its message.
 std::shared_ptr<Object> find_handle(const void* handle, std::string_view expected);

@@ -19,8 +19,8 @@ struct ItemList {
   std::vector<std::shared_ptr<void>> owners;
 };
 
-/// Collects what is to be saved: objects, and the caller's arrays and numbers, of which those of one item come
-/// together.
+/// Collects what is to be saved: objects, and the caller's arrays and numbers, of which those of
+/// one item come together.
 class ItemsObject : public ObjectOf<ItemsObject> {
  public:
   static constexpr std::string_view name = "list of items";
@@ -28,7 +28,8 @@ class ItemsObject : public ObjectOf<ItemsObject> {
   using Array = std::pair<std::string, NamedTensors::Entry>;
   using Number = std::pair<std::string, Scalars::Scalar>;
 
-  /// NameErrors where there is one of that name, or where an item has something of another kind already.
+  /// NameErrors where there is one of that name, or where an item has something of another kind
+  /// already.
   void add_object(const std::string& item, std::shared_ptr<Object> object);
   void add_array(const std::string& item, Array array);
   void add_number(const std::string& item, Number number);

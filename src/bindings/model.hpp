@@ -36,8 +36,9 @@ using Loss = std::function<Variable(const Variable& outputs, const Tensor& targe
 /// OptionError for one without a name that is known, or a function.
 Loss loss_of(const lockstep_loss* loss);
 
-/// Computes and reduces the gradients of a replica for a batch that `make` gives; what that throws on one
-/// rank, all throw. Returns the mean loss, and in `samples` how many of this rank there were.
+/// Computes and reduces the gradients of a replica for a batch that `make` gives; what that throws
+/// on one rank, all throw. Returns the mean loss, and in `samples` how many of this rank there
+/// were.
 double backward(ReplicaObject& replica, const Loss& loss, const std::function<data::Batch()>& make,
                 std::int64_t& samples);
 /// A batch of the caller's arrays, each of which may be NULL for none.

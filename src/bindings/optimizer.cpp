@@ -26,7 +26,8 @@ optim::NonFinite read_non_finite(OptionReader& reader) {
                                          optim::NonFinite::error);
 }
 
-// What is asked of an optimizer or group: which parameters, its name, and the rest, which are hyper-parameters.
+// What is asked of an optimizer or group: which parameters, its name, and the rest, which are
+// hyper-parameters.
 struct GroupRequest {
   std::vector<std::string> params;
   std::string name;

@@ -13,9 +13,9 @@
 
 namespace lockstep {
 
-/// Options by name, as a C or Fortran program gives them, or a file, to which a number is a number: 3.0 is
-/// an integer where one is wanted, and 1 a truth value. Each is asked for by name, and finish() knows which
-/// nobody has asked for. OptionErrors name the owner and the option.
+/// Options by name, as a C or Fortran program gives them, or a file, to which a number is a number:
+/// 3.0 is an integer where one is wanted, and 1 a truth value. Each is asked for by name, and
+/// finish() knows which nobody has asked for. OptionErrors name the owner and the option.
 class OptionReader {
  public:
   /// A list stands for an option that is given several times.

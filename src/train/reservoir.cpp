@@ -104,7 +104,8 @@ void Reservoir::add(const Tensor& inputs, const Tensor& targets) {
 data::Batch Reservoir::draw(std::int64_t samples) {
   const auto rank = static_cast<std::size_t>(communicator_.rank());
   const auto ranks = static_cast<std::size_t>(communicator_.size());
-  // What each rank has seen, and arguments that are the same on all if their largest is their least.
+  // What each rank has seen, and arguments that are the same on all if their largest is their
+  // least.
   std::vector<std::int64_t> known(ranks + 4);
   known[rank] = seen_;
   known[ranks] = samples;

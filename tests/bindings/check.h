@@ -1,5 +1,5 @@
-/* Tests that are written in C: each is a function that RUN() calls on all ranks, and fails where a check has failed on any
- * of them. */
+/* Tests that are written in C: each is a function that RUN() calls on all ranks, and fails where a
+ * check has failed on any of them. */
 #ifndef TESTS_BINDINGS_CHECK_H
 #define TESTS_BINDINGS_CHECK_H
 

@@ -127,7 +127,8 @@ static void a_load_that_fails_changes_nothing(lockstep_communicator ranks) {
   remove_file("part");
 }
 
-/* A field of 12 numbers, of which rank r has a range; the first half of the ranks load what all have saved. */
+/* A field of 12 numbers, of which rank r has a range; the first half of the ranks load what all
+ * have saved. */
 static void ranges_go_to_any_number_of_ranks(lockstep_communicator ranks) {
   const int64_t begin = 12 * own_rank / rank_count, after = 12 * (own_rank + 1) / rank_count;
   double numbers[12];

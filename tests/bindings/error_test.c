@@ -1,8 +1,8 @@
 /* What a program can do wrong is a status and a message, and leaves the program as it was. */
 #include "check.h"
 
-/* Calls that want a handle, with one that is NULL, one that was freed, one of another kind, and no handle at all. Handles
- * are looked at first, so that other arguments do not matter. */
+/* Calls that want a handle, with one that is NULL, one that was freed, one of another kind, and no
+ * handle at all. Handles are looked at first, so that other arguments do not matter. */
 #define WANTS_A_HANDLE(type, call)                                                         \
   do {                                                                                     \
     void* const bad[] = {NULL, freed, other, (void*)0x7ffffffffff0, (void*)&other};        \

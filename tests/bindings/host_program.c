@@ -1,5 +1,5 @@
-/* A host in C, for host_test.py, with the thread level that its argument says, or without an MPI_Init of its own; it trains, and
- * does what hosts do at the end. Prints what it has found. */
+/* A host in C, for host_test.py, with the thread level that its argument says, or without an
+ * MPI_Init of its own; it trains, and does what hosts do at the end. Prints what it has found. */
 #include <lockstep.h>
 #include <math.h>
 #include <mpi.h>

@@ -1,5 +1,5 @@
-/* The whole road of the C interface: a model, its replicas, an optimizer, training and inference. Expected numbers are
- * computed here, for a linear model whose gradients have a closed form. */
+/* The whole road of the C interface: a model, its replicas, an optimizer, training and inference.
+ * Expected numbers are computed here, for a linear model whose gradients have a closed form. */
 #include "check.h"
 
 enum { in = 3, out = 2 };
@@ -18,7 +18,8 @@ static void fill_batch(int rank, double* x, double* t) {
   }
 }
 
-/* The gradient of the mean over the samples of all ranks of the mean over outputs of (W x + b - t)². */
+/* The gradient of the mean over the samples of all ranks of the mean over outputs of (W x + b -
+ * t)². */
 static void expected_gradient(const double* w, const double* b, double* gw, double* gb) {
   memset(gw, 0, sizeof(double) * in * out);
   memset(gb, 0, sizeof(double) * out);

@@ -1,4 +1,5 @@
-// What a simulation's MPI sees of lockstep: one duplication of its communicator, and nothing that is left.
+// What a simulation's MPI sees of lockstep: one duplication of its communicator, and nothing that
+// is left.
 
 #include <array>
 #include <csignal>
@@ -21,7 +22,8 @@ using testing::MpiCounts;
 using testing::watched_communicator;
 using testing::whole_road;
 
-// A communicator of the simulation's own, with the ranks in another order, in two halves where there are enough.
+// A communicator of the simulation's own, with the ranks in another order, in two halves where
+// there are enough.
 struct HostCommunicator : ::testing::Test {
   MPI_Comm host = MPI_COMM_NULL;
 
@@ -45,8 +47,9 @@ TEST_F(HostCommunicator, is_touched_by_its_duplication_alone) {
   watched_communicator = MPI_COMM_NULL;
 }
 
-// One for each duplicate that belongs to an object without close(), whose destructor does not wait for other
-// ranks; MPI_Finalize in mpi_counts.hpp ends the program with an error where one is left then.
+// One for each duplicate that belongs to an object without close(), whose destructor does not wait
+// for other ranks; MPI_Finalize in mpi_counts.hpp ends the program with an error where one is left
+// then.
 TEST_F(HostCommunicator, has_duplicates_left_until_mpi_ends_and_nothing_else) {
   for (const testing::Arrangement& arrangement : arrangements()) {
     const MpiCounts before = mpi_counts;

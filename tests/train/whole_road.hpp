@@ -13,7 +13,8 @@
 
 namespace lockstep::testing {
 
-/// A surrogate as a simulation trains one: a model, an optimizer, and the snapshots that this rank has shown.
+/// A surrogate as a simulation trains one: a model, an optimizer, and the snapshots that this rank
+/// has shown.
 class Surrogate {
  public:
   Surrogate(const Communicator& communicator, std::uint64_t seed)
@@ -83,7 +84,8 @@ class Surrogate {
   std::unique_ptr<train::Trainer> trainer_;
 };
 
-/// A field of the simulation's, recovered by its own gradients with a sharded optimizer that steps in the reduction.
+/// A field of the simulation's, recovered by its own gradients with a sharded optimizer that steps
+/// in the reduction.
 inline void recover_field(const Communicator& communicator, std::vector<double>& field) {
   Parameter k("field", Tensor::borrow(field));
   GradientReducer reducer({k}, communicator);
@@ -96,7 +98,8 @@ inline void recover_field(const Communicator& communicator, std::vector<double>&
   }
 }
 
-/// What a simulation may do with lockstep, on a communicator of its own, in a folder that is removed.
+/// What a simulation may do with lockstep, on a communicator of its own, in a folder that is
+/// removed.
 inline void whole_road(MPI_Comm host, const CommunicatorOptions& options = {}) {
   Communicator ranks(host, options);
   {

@@ -34,7 +34,8 @@ typedef enum lockstep_status {
   LOCKSTEP_ERROR_CALLBACK = 11 /* a function of the caller's said so */
 } lockstep_status;
 
-/* The message of the last call of this thread that failed; "" where none has. Valid until another one fails. */
+/* The message of the last call of this thread that failed; "" where none has. Valid until another
+ * one fails. */
 LOCKSTEP_TEXT const char* lockstep_last_error(void);
 /* Whether all ranks of the communicator were told of that error. */
 LOCKSTEP_TEXT int lockstep_last_error_is_collective(void);
@@ -81,8 +82,8 @@ typedef enum lockstep_log_level {
 
 typedef void (*lockstep_log_callback)(void* context, lockstep_log_level level, const char* message);
 
-/* Where notices of this process go, from any thread; nowhere with NULL, which is the default: lockstep never
- * prints. */
+/* Where notices of this process go, from any thread; nowhere with NULL, which is the default:
+ * lockstep never prints. */
 LOCKSTEP_CALL lockstep_status lockstep_set_log_callback(lockstep_log_callback callback,
                                                         void* context);
 

@@ -22,8 +22,9 @@ LOCKSTEP_CALL lockstep_status lockstep_items_add(lockstep_items items, const cha
 LOCKSTEP_CALL lockstep_status lockstep_items_add_array(lockstep_items items, const char* item,
                                                        const char* name,
                                                        const lockstep_array* array);
-/* This rank's range of an array that ranks have cut: numbers [begin, begin + count) of it in row-major order, where
- * `whole` has the shape of all of it, and this rank's numbers as data. A load gives each rank its range, however that was cut before. */
+/* This rank's range of an array that ranks have cut: numbers [begin, begin + count) of it in
+ * row-major order, where `whole` has the shape of all of it, and this rank's numbers as data. A
+ * load gives each rank its range, however that was cut before. */
 LOCKSTEP_CALL lockstep_status lockstep_items_add_range(lockstep_items items, const char* item,
                                                        const char* name,
                                                        const lockstep_array* whole, int64_t begin,
@@ -34,13 +35,15 @@ LOCKSTEP_CALL lockstep_status lockstep_items_add_integer(lockstep_items items, c
 LOCKSTEP_CALL lockstep_status lockstep_items_add_real(lockstep_items items, const char* item,
                                                       const char* name, double* number);
 
-/* Writes all items to a file, after all ranks have been compared. Collective. At any time there is the file of before, or
- * the complete new one. */
+/* Writes all items to a file, after all ranks have been compared. Collective. At any time there is
+ * the file of before, or the complete new one. */
 LOCKSTEP_CALL lockstep_status lockstep_checkpoint_save(const char* path,
                                                        lockstep_communicator communicator,
                                                        lockstep_items items);
-/* Loads all items, on whatever number of ranks has saved them; all of the file is checked before anything changes. Collective. Options:
- *   mode           strict | subset | partial: the file has the same names | may have more items | may have and
+/* Loads all items, on whatever number of ranks has saved them; all of the file is checked before
+ * anything changes. Collective. Options:
+ *   mode           strict | subset | partial: the file has the same names | may have more items |
+ *                  may have and
  *                  lack any
  *   prefix         a text: loads only what has names in items that begin with it
  *   convert_dtype  0: converts numbers of another floating-point type */
@@ -69,7 +72,8 @@ LOCKSTEP_CALL lockstep_status lockstep_manager_create(const char* folder,
 LOCKSTEP_CALL lockstep_status lockstep_manager_load_latest(lockstep_manager manager, int64_t* step);
 /* The same for the one with the best metric. */
 LOCKSTEP_CALL lockstep_status lockstep_manager_load_best(lockstep_manager manager, int64_t* step);
-/* After each step, with the number of those that are done: saves where that is due. `metric` and `saved` may be NULL. */
+/* After each step, with the number of those that are done: saves where that is due. `metric` and
+ * `saved` may be NULL. */
 LOCKSTEP_CALL lockstep_status lockstep_manager_step(lockstep_manager manager, int64_t step,
                                                     const double* metric, int* saved);
 /* Saves now. */

@@ -17,10 +17,11 @@ typedef struct lockstep_replica_handle* lockstep_replica;
 
 /* A model without layers. */
 LOCKSTEP_CALL lockstep_status lockstep_model_create(lockstep_model* result);
-/* A model from a TOML file: `[[layer]]` tables with a `type` and the options below, and at the top a `dtype` for
- * all of them. LOCKSTEP_ERROR_DATA, with file and line, for what is no such file. */
+/* A model from a TOML file: `[[layer]]` tables with a `type` and the options below, and at the top
+ * a `dtype` for all of them. LOCKSTEP_ERROR_DATA, with file and line, for what is no such file. */
 LOCKSTEP_CALL lockstep_status lockstep_model_read(const char* path, lockstep_model* result);
-/* Adds a layer by its type. In options, what has a default need not be given; dtype is f32 unless it is f64:
+/* Adds a layer by its type. In options, what has a default need not be given; dtype is f32 unless
+ * it is f64:
  *   linear      in, out, bias = 1, dtype
  *   conv2d      in, out, kernel, stride = 1, padding = 0, bias = 1, dtype
  *   max_pool2d  kernel, stride = kernel, padding = 0
@@ -35,18 +36,20 @@ LOCKSTEP_CALL lockstep_status lockstep_model_initialize(lockstep_model model, ui
 LOCKSTEP_CALL lockstep_status lockstep_model_parameters(lockstep_model model,
                                                         lockstep_parameters* result);
 
-/* Inference: for inputs of (samples, …) writes the model's outputs, of (samples, …), into the caller's array, whose shape and dtype must be those of the
- * result. Not collective. The model is as in evaluation meanwhile: dropout passes everything on, and batch_norm has its running
+/* Inference: for inputs of (samples, …) writes the model's outputs, of (samples, …), into the
+ * caller's array, whose shape and dtype must be those of the result. Not collective. The model is
+ * as in evaluation meanwhile: dropout passes everything on, and batch_norm has its running
  * statistics. */
 LOCKSTEP_CALL lockstep_status lockstep_model_predict(lockstep_model model,
                                                      const lockstep_array* inputs,
                                                      const lockstep_array* outputs);
 
-/* Makes the model of each rank a replica of rank 0's, and averages gradients from then on. Collective. Options, alike on all ranks: those of
- * lockstep_reducer_create(), and
+/* Makes the model of each rank a replica of rank 0's, and averages gradients from then on.
+ * Collective. Options, alike on all ranks: those of lockstep_reducer_create(), and
  *   buffers                 average | broadcast | local: running statistics
  *   synchronise_batch_norm  0
- *   logical_replicas        0: a power of two, by which results have the same bits on any number of ranks */
+ *   logical_replicas        0: a power of two, by which results have the same bits on any number of
+ *                           ranks */
 LOCKSTEP_CALL lockstep_status lockstep_replica_create(lockstep_model model,
                                                       lockstep_communicator communicator,
                                                       const lockstep_option* options,
@@ -55,9 +58,10 @@ LOCKSTEP_CALL lockstep_status lockstep_replica_create(lockstep_model model,
 LOCKSTEP_CALL lockstep_status lockstep_replica_reducer(lockstep_replica replica,
                                                        lockstep_reducer* result);
 
-/* A loss of the caller's: of the model's outputs and the targets of the same samples, which may be only some of a
- * rank's. Writes the derivatives of the mean loss over these samples with respect to each output to `gradient`, which has the shape
- * of outputs, and the mean loss to `loss`. Returns 0; anything else makes the call LOCKSTEP_ERROR_CALLBACK on all ranks. */
+/* A loss of the caller's: of the model's outputs and the targets of the same samples, which may be
+ * only some of a rank's. Writes the derivatives of the mean loss over these samples with respect to
+ * each output to `gradient`, which has the shape of outputs, and the mean loss to `loss`. Returns
+ * 0; anything else makes the call LOCKSTEP_ERROR_CALLBACK on all ranks. */
 typedef int (*lockstep_loss_function)(void* context, const lockstep_array* outputs,
                                       const lockstep_array* targets, void* gradient, double* loss);
 
@@ -67,9 +71,9 @@ typedef struct lockstep_loss {
   void* context;
 } lockstep_loss;
 
-/* Computes this rank's gradients of the mean loss over a batch, and averages them over the samples of all ranks. Collective: a
- * rank without samples takes part with NULL for inputs and targets, or extents of 0. `mean_loss`, which may be NULL, is
- * that over this rank's samples. */
+/* Computes this rank's gradients of the mean loss over a batch, and averages them over the samples
+ * of all ranks. Collective: a rank without samples takes part with NULL for inputs and targets, or
+ * extents of 0. `mean_loss`, which may be NULL, is that over this rank's samples. */
 LOCKSTEP_CALL lockstep_status lockstep_replica_backward(lockstep_replica replica,
                                                         const lockstep_array* inputs,
                                                         const lockstep_array* targets,

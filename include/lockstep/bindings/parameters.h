@@ -15,8 +15,9 @@ typedef struct lockstep_reducer_handle* lockstep_reducer;
 
 /* An empty list. */
 LOCKSTEP_CALL lockstep_status lockstep_parameters_create(lockstep_parameters* result);
-/* Adds a parameter that lives in the caller's array, of f32 or f64, which must outlive all objects that have it. It stays there:
- * the array is read and written in place, and copied nowhere but into a reduction. */
+/* Adds a parameter that lives in the caller's array, of f32 or f64, which must outlive all objects
+ * that have it. It stays there: the array is read and written in place, and copied nowhere but into
+ * a reduction. */
 LOCKSTEP_CALL lockstep_status lockstep_parameters_borrow(lockstep_parameters parameters,
                                                          const char* name,
                                                          const lockstep_array* array);
@@ -31,16 +32,17 @@ LOCKSTEP_CALL lockstep_status lockstep_parameters_count(lockstep_parameters para
 LOCKSTEP_CALL lockstep_status lockstep_parameters_name(lockstep_parameters parameters,
                                                        int64_t index, const char** result);
 
-/* The value, to read and write in place. Its memory is there as long as the parameter, but moves when a replica or reducer with the
- * parameter is created or ends; a borrowed one stays. */
+/* The value, to read and write in place. Its memory is there as long as the parameter, but moves
+ * when a replica or reducer with the parameter is created or ends; a borrowed one stays. */
 LOCKSTEP_CALL lockstep_status lockstep_parameters_value(lockstep_parameters parameters,
                                                         const char* name, lockstep_array* result);
-/* The gradient, to write: zeros where there was none. Its memory is this rank's alone, and moves as the value's does. */
+/* The gradient, to write: zeros where there was none. Its memory is this rank's alone, and moves as
+ * the value's does. */
 LOCKSTEP_CALL lockstep_status lockstep_parameters_gradient(lockstep_parameters parameters,
                                                            const char* name,
                                                            lockstep_array* result);
-/* The gradient, only to read: after a reduction the memory that the ranks of a node share, without a copy.
- * LOCKSTEP_ERROR_STATE where there is none. */
+/* The gradient, only to read: after a reduction the memory that the ranks of a node share, without
+ * a copy. LOCKSTEP_ERROR_STATE where there is none. */
 LOCKSTEP_CALL lockstep_status lockstep_parameters_read_gradient(lockstep_parameters parameters,
                                                                 const char* name,
                                                                 lockstep_array* result);
@@ -52,8 +54,8 @@ LOCKSTEP_CALL lockstep_status lockstep_parameters_zero_gradients(lockstep_parame
 LOCKSTEP_CALL lockstep_status lockstep_parameters_set_requires_gradient(
     lockstep_parameters parameters, const char* name, int requires_gradient);
 
-/* Averages the gradients of parameters over all ranks. Collective; names and shapes are compared over the ranks. Options, alike
- * on all ranks, with what is the default first:
+/* Averages the gradients of parameters over all ranks. Collective; names and shapes are compared
+ * over the ranks. Options, alike on all ranks, with what is the default first:
  *   reduction       mean | sum, of weighted gradients
  *   missing         zero | leave_out | error: what becomes of gradients that some ranks have not
  *   bucket_bytes    262144: how much is reduced at a time
@@ -66,10 +68,11 @@ LOCKSTEP_CALL lockstep_status lockstep_reducer_create(lockstep_parameters parame
                                                       lockstep_communicator communicator,
                                                       const lockstep_option* options,
                                                       lockstep_reducer* result);
-/* What the gradients of this rank count, such as its number of cells or samples; 1 by default, and 0 where it has none. */
+/* What the gradients of this rank count, such as its number of cells or samples; 1 by default, and
+ * 0 where it has none. */
 LOCKSTEP_CALL lockstep_status lockstep_reducer_set_weight(lockstep_reducer reducer, double weight);
-/* This rank has written its gradient where lockstep_parameters_gradient() says, and leaves it alone until
- * finish() has returned. The reduction begins as soon as it can. */
+/* This rank has written its gradient where lockstep_parameters_gradient() says, and leaves it alone
+ * until finish() has returned. The reduction begins as soon as it can. */
 LOCKSTEP_CALL lockstep_status lockstep_reducer_mark_ready(lockstep_reducer reducer,
                                                           const char* name);
 /* Ends the reduction: each gradient is the mean or sum over ranks. Collective. */

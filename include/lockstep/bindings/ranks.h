@@ -13,13 +13,13 @@ extern "C" {
 typedef struct lockstep_environment_handle* lockstep_environment;
 typedef struct lockstep_communicator_handle* lockstep_communicator;
 
-/* Initialises MPI for calls of one thread at a time, if nobody has; freed, it finalises what it began. For programs
- * that have no MPI_Init of their own. `argc` and `argv` may be NULL. */
+/* Initialises MPI for calls of one thread at a time, if nobody has; freed, it finalises what it
+ * began. For programs that have no MPI_Init of their own. `argc` and `argv` may be NULL. */
 LOCKSTEP_CALL lockstep_status lockstep_environment_create(int* argc, char*** argv,
                                                           lockstep_environment* result);
 
-/* A duplicate of the caller's communicator, on which all messages of lockstep travel. Collective. MPI must be
- * initialised. Options, alike on all ranks:
+/* A duplicate of the caller's communicator, on which all messages of lockstep travel. Collective.
+ * MPI must be initialised. Options, alike on all ranks:
  *   share_memory  1: ranks of a node may work in memory that they share
  *   node          ranks of one machine with different numbers count as on different nodes */
 LOCKSTEP_CALL lockstep_status lockstep_communicator_create(MPI_Comm communicator,
@@ -35,8 +35,8 @@ LOCKSTEP_CALL lockstep_status lockstep_communicator_rank(lockstep_communicator c
 LOCKSTEP_CALL lockstep_status lockstep_communicator_size(lockstep_communicator communicator,
                                                          int* result);
 
-/* Frees the duplicate. Collective. What uses it gets LOCKSTEP_ERROR_STATE from then on. One that is not closed is
- * freed in MPI_Finalize(), since lockstep_free() does not wait for other ranks. */
+/* Frees the duplicate. Collective. What uses it gets LOCKSTEP_ERROR_STATE from then on. One that is
+ * not closed is freed in MPI_Finalize(), since lockstep_free() does not wait for other ranks. */
 LOCKSTEP_CALL lockstep_status lockstep_communicator_close(lockstep_communicator communicator);
 
 #ifdef __cplusplus

@@ -11,8 +11,9 @@ extern "C" {
 typedef struct lockstep_schedule_handle* lockstep_schedule;
 typedef struct lockstep_scheduler_handle* lockstep_scheduler;
 
-/* A schedule by name, with the options that docs/optimizers.md has: constant, step, multi_step (with `milestones`
- * several times), exponential, linear, cosine, cosine_restarts, polynomial, one_cycle, one_cycle_momentum, inverse_sqrt, on_plateau. */
+/* A schedule by name, with the options that docs/optimizers.md has: constant, step, multi_step
+ * (with `milestones` several times), exponential, linear, cosine, cosine_restarts, polynomial,
+ * one_cycle, one_cycle_momentum, inverse_sqrt, on_plateau. */
 LOCKSTEP_CALL lockstep_status lockstep_schedule_create(const char* name,
                                                        const lockstep_option* options,
                                                        lockstep_schedule* result);
@@ -23,7 +24,8 @@ LOCKSTEP_CALL lockstep_status lockstep_schedule_create_function(
 LOCKSTEP_CALL lockstep_status lockstep_schedule_warm_up(int64_t steps, double start,
                                                         lockstep_schedule next,
                                                         lockstep_schedule* result);
-/* One after another: schedule i until step until[i], the last for ever, so that there are count - 1 of these. */
+/* One after another: schedule i until step until[i], the last for ever, so that there are count - 1
+ * of these. */
 LOCKSTEP_CALL lockstep_status lockstep_schedule_sequence(int64_t count,
                                                          const lockstep_schedule* schedules,
                                                          const int64_t* until,
@@ -33,8 +35,8 @@ LOCKSTEP_CALL lockstep_status lockstep_schedule_chain(int64_t count,
                                                       const lockstep_schedule* schedules,
                                                       lockstep_schedule* result);
 
-/* Sets a hyper-parameter, "lr" where `field` is NULL, of a group, or all groups where that is NULL, step by step; that of
- * step 0 at once. One for each hyper-parameter. */
+/* Sets a hyper-parameter, "lr" where `field` is NULL, of a group, or all groups where that is NULL,
+ * step by step; that of step 0 at once. One for each hyper-parameter. */
 LOCKSTEP_CALL lockstep_status lockstep_scheduler_create(lockstep_optimizer optimizer,
                                                         lockstep_schedule schedule,
                                                         const char* field, const char* group,

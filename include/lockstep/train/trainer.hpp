@@ -6,6 +6,8 @@
 
 #include "lockstep/comm/communicator.hpp"
 
+#pragma GCC visibility push(default)
+
 namespace lockstep::train {
 
 /// What a step of training tells of itself.
@@ -27,8 +29,8 @@ struct TrainerOptions {
   std::function<double()> clock = {};
 };
 
-/// Runs steps of training in the time that a program has for them, such as a part of each time step of a
-/// simulation:
+/// Runs steps of training in the time that a program has for them, such as a part of each time step
+/// of a simulation:
 ///
 ///     train::Trainer trainer(communicator, [&] {
 ///       const data::Batch batch = reservoir.draw(256);
@@ -44,8 +46,9 @@ struct TrainerOptions {
 ///       trainer.train_for(0.010);
 ///     }
 ///
-/// All calls are collective, with arguments that are alike on all ranks. What a step throws, they throw; a step must throw on all
-/// ranks or on none, as one of the parts above does. Not for several threads.
+/// All calls are collective, with arguments that are alike on all ranks. What a step throws, they
+/// throw; a step must throw on all ranks or on none, as one of the parts above does. Not for
+/// several threads.
 class Trainer {
  public:
   using Step = std::function<StepLoss()>;
@@ -56,12 +59,12 @@ class Trainer {
   /// So many steps. OptionError unless steps ≥ 0.
   TrainReport train(std::int64_t steps);
 
-  /// As many steps as fit into so many seconds on the slowest rank: the same number on all. A step fits
-  /// where the time that is left is at least what the last ones took. Of the first two nobody knows, so they
-  /// are made in any case, unless there are 0 seconds. What does not fit is tried all the same after
-  /// some calls without a step, since it may have been slow by chance: after 22 where it takes ten times as long. Ranks
-  /// agree a number of times that grows as the logarithm of that of steps. OptionError, on all
-  /// ranks, unless seconds ≥ 0.
+  /// As many steps as fit into so many seconds on the slowest rank: the same number on all. A step
+  /// fits where the time that is left is at least what the last ones took. Of the first two nobody
+  /// knows, so they are made in any case, unless there are 0 seconds. What does not fit is tried
+  /// all the same after some calls without a step, since it may have been slow by chance: after 22
+  /// where it takes ten times as long. Ranks agree a number of times that grows as the logarithm of
+  /// that of steps. OptionError, on all ranks, unless seconds ≥ 0.
   TrainReport train_for(double seconds);
 
   /// All steps so far.
@@ -84,3 +87,5 @@ class Trainer {
 };
 
 }  // namespace lockstep::train
+
+#pragma GCC visibility pop
