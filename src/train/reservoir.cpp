@@ -221,12 +221,17 @@ void Reservoir::restore(const StateDict& source) {
 }
 
 // Each row stays for as many snapshots as every other one: systematic sampling in proportion to the
-// weights, which changes nothing where they are equal.
+// weights.
 void Reservoir::draw_anew(std::vector<double> weights) {
-  const Tensor inputs = inputs_.clone(), targets = targets_.clone();
   const double all = std::accumulate(weights.begin(), weights.end(), 0.0);
   size_ = std::count_if(weights.begin(), weights.end(), [](double weight) { return weight > 0; });
   seen_ = std::llround(all);
+  // That changes nothing where they are equal, but that a sum of rounded weights can lose the last row.
+  if (std::all_of(weights.begin(), weights.begin() + size_,
+                  [&](double weight) { return weight > 0 && weight == weights.front(); })) {
+    return;
+  }
+  const Tensor inputs = inputs_.clone(), targets = targets_.clone();
   const double u = key_.fold("anew")
                        .fold(static_cast<std::uint64_t>(communicator_.rank()))
                        .uniform(static_cast<std::uint64_t>(draws_));
