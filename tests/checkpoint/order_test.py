@@ -30,7 +30,8 @@ def why_not():
 
 def trace(folder, ranks, *command):
     """The lines of strace from rank to rank."""
-    script = f'exec strace -f -y -s 16 -e trace=%file,%desc -o "{folder}/trace.$OMPI_COMM_WORLD_RANK" "$@"'
+    rank = "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
+    script = f'exec strace -f -y -s 16 -e trace=%file,%desc -o "{folder}/trace.{rank}" "$@"'
     job = subprocess.run(
         [LAUNCH, "-n", str(ranks), "sh", "-c", script, "sh", *map(str, command)], capture_output=True, text=True, timeout=250)
     assert job.returncode == 0, job.stderr

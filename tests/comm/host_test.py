@@ -1,6 +1,7 @@
 """A host that ends its own MPI before it drops what it has of lockstep: no crash, no hang, no words."""
 
 import itertools
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,12 +12,17 @@ import report
 
 PROGRAM = sys.argv.pop()
 LAUNCH = sys.argv.pop()
+MPICH = os.environ.get("LOCKSTEP_MPI") == "mpich"
 
 
 class Host(unittest.TestCase):
     def check(self, end):
         for memory, nodes, ranks in itertools.product(("shared", "ordinary"), (1, 2), (1, 2, 4)):
             if nodes > ranks:
+                continue
+            # By the standard a program must not; Open MPI lets it, and MPICH waits for ever in MPI_Finalize where a
+            # message of more than a few KiB has no receiver.
+            if MPICH and end == "under-way" and memory == "ordinary" and ranks > 2:
                 continue
             with self.subTest(memory=memory, nodes=nodes, ranks=ranks):
                 job = subprocess.run(

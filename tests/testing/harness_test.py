@@ -92,7 +92,11 @@ class Harness(unittest.TestCase):
         self.assertEqual(run("passes is_killed_on_rank_1").returncode, 128 + 9)
 
     def test_a_rank_that_exits_ends_the_job(self):
-        self.assertNotEqual(run("passes exits_on_rank_1").returncode, 0)
+        job = run("passes exits_on_rank_1")
+        self.assertNotIn("passed,", job.stdout)
+        # MPICH's launcher kills the others, and reports the status of the rank that has exited, which is 0.
+        if os.environ.get("LOCKSTEP_MPI") != "mpich":
+            self.assertNotEqual(job.returncode, 0)
 
     def test_a_crash_is_reported_with_the_failures_before_it(self):
         job = run("passes crashes_on_rank_1")
@@ -104,7 +108,8 @@ class Harness(unittest.TestCase):
     def test_an_mpi_error_that_nobody_handles_is_reported(self):
         job = run("passes misuses_mpi_on_rank_1")
         self.assertNotEqual(job.returncode, 0)
-        self.assertIn("MPI error that nobody handles: MPI_ERR_COMM", job.stderr)
+        # As Open MPI and MPICH have it.
+        self.assertRegex(job.stderr, "MPI error that nobody handles: (MPI_ERR_COMM|Invalid communicator)")
         self.assertIn("[rank 1] SIGABRT in Fixture.misuses_mpi_on_rank_1\n    at ", job.stderr)
 
     def test_another_number_of_ranks_than_declared_fails(self):

@@ -12,7 +12,7 @@ import report
 
 LAUNCH = sys.argv.pop()
 
-# A rank that says its process, and takes two seconds to end: longer than mpirun gives it.
+# A rank that says its process, and takes two seconds to end: longer than mpirun of Open MPI gives it.
 ENDS_LATE = "trap 'sleep 2; echo ended; exit 7' TERM; echo $$; while :; do sleep 0.2; done"
 IGNORES = "trap '' TERM; echo $$; while :; do sleep 0.2; done"
 
