@@ -26,6 +26,19 @@ optim::NonFinite read_non_finite(OptionReader& reader) {
                                          optim::NonFinite::error);
 }
 
+}  // namespace
+
+StepOptions step_options_of(const lockstep_option* options) {
+  OptionReader reader = reader_of("step", options);
+  StepOptions chosen{.gradient_scale = reader.number("gradient_scale", 1.0),
+                     .allow_none = reader.flag("allow_none", false)};
+  if (reader.has("non_finite")) chosen.non_finite = read_non_finite(reader);
+  reader.finish();
+  return chosen;
+}
+
+namespace {
+
 // What is asked of an optimizer or group: which parameters, its name, and the rest, which are
 // hyper-parameters.
 struct GroupRequest {
@@ -246,13 +259,7 @@ lockstep_status lockstep_optimizer_step(lockstep_optimizer optimizer,
     const auto object = get<OptimizerObject>(optimizer);
     StepOptions chosen;
     if (options != nullptr) {
-      optimizer_of(object).agree([&] {
-        OptionReader reader = reader_of("step", options);
-        chosen.gradient_scale = reader.number("gradient_scale", 1.0);
-        chosen.allow_none = reader.flag("allow_none", false);
-        if (reader.has("non_finite")) chosen.non_finite = read_non_finite(reader);
-        reader.finish();
-      });
+      optimizer_of(object).agree([&] { chosen = step_options_of(options); });
     }
     const StepReport made = optimizer_of(object).step(chosen);
     if (report != nullptr) *report = report_of(made);

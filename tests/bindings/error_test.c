@@ -74,6 +74,11 @@ static void handles_are_checked(lockstep_communicator ranks) {
                                             NULL, "Adam", NULL, h, (lockstep_optimizer*)&result));
   WANTS_A_HANDLE(lockstep_parameters, lockstep_optimizer_create_custom(
                                           h, NULL, NULL, NULL, (lockstep_optimizer*)&result));
+  const char* name = "x";
+  WANTS_A_HANDLE(lockstep_optimizer,
+                 lockstep_optimizer_combine(1, &name, &h, (lockstep_optimizer*)&result));
+  WANTS_A_HANDLE(lockstep_optimizer,
+                 lockstep_stepping_create(h, NULL, NULL, (lockstep_stepping*)&result));
   WANTS_A_HANDLE(lockstep_optimizer, lockstep_optimizer_add_group(h, NULL));
   WANTS_A_HANDLE(lockstep_optimizer, lockstep_optimizer_set(h, NULL, NULL));
   WANTS_A_HANDLE(lockstep_optimizer, lockstep_optimizer_get(h, NULL, "lr", &number));

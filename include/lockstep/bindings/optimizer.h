@@ -74,6 +74,12 @@ LOCKSTEP_CALL lockstep_status lockstep_optimizer_create_custom(lockstep_paramete
                                                                lockstep_communicator communicator,
                                                                lockstep_optimizer* result);
 
+/* Several optimizers of different parameters as one: state and groups of member i go by
+ * "names[i].name". A step is a step of each. Not for LBFGS. */
+LOCKSTEP_CALL lockstep_status lockstep_optimizer_combine(int64_t count, const char* const* names,
+                                                         const lockstep_optimizer* optimizers,
+                                                         lockstep_optimizer* result);
+
 /* Adds a group of parameters with options of its own: params; name, a text; and hyper-parameters,
  * of which those that are not given are as the optimizer's. Collective where it is sharded. */
 LOCKSTEP_CALL lockstep_status lockstep_optimizer_add_group(lockstep_optimizer optimizer,
@@ -103,6 +109,18 @@ typedef struct lockstep_step_report {
 LOCKSTEP_CALL lockstep_status lockstep_optimizer_step(lockstep_optimizer optimizer,
                                                       const lockstep_option* options,
                                                       lockstep_step_report* report);
+
+typedef struct lockstep_stepping_handle* lockstep_stepping;
+
+/* While it lives, each backward steps every parameter as soon as its gradient is final, and leaves
+ * no gradients; lockstep_optimizer_step() is not called, nor are hooks. With a reducer, and a
+ * sharded optimizer of the same parameters, each rank steps its share in the course of the
+ * reduction, which a reducer without keep_gradients needs: collective. With NULL for the reducer
+ * it is not. Options as for lockstep_optimizer_step(). */
+LOCKSTEP_CALL lockstep_status lockstep_stepping_create(lockstep_optimizer optimizer,
+                                                       lockstep_reducer reducer,
+                                                       const lockstep_option* options,
+                                                       lockstep_stepping* result);
 
 /* Computes the loss and its gradients. Returns 0; anything else makes the step
  * LOCKSTEP_ERROR_CALLBACK. */
