@@ -95,6 +95,10 @@ DType dtype_of_array(const lockstep_array& array, const char* what) {
 }
 
 Shape shape_of(const lockstep_array& array, const char* what) {
+  if (array.rank == LOCKSTEP_NOT_CONTIGUOUS) {
+    throw ShapeError(
+        fmt::format("array '{}': expected contiguous memory, found a section with gaps", what));
+  }
   if (array.rank < 0 || array.rank > LOCKSTEP_MAX_RANK) {
     throw ShapeError(fmt::format("array '{}': expected a rank of 0 to {}, found {}", what,
                                  LOCKSTEP_MAX_RANK, array.rank));

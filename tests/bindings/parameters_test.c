@@ -86,9 +86,12 @@ static void copied_arrays_belong_to_lockstep(lockstep_communicator ranks) {
   (void)ranks;
   double numbers[2] = {1, 2};
   const lockstep_array array = array_f64(numbers, 1, 2, 0);
+  const lockstep_array section = array_f64(numbers, LOCKSTEP_NOT_CONTIGUOUS, 2, 0);
   lockstep_parameters parameters;
   lockstep_array value;
   OK(lockstep_parameters_create(&parameters));
+  FAILS(lockstep_parameters_add(parameters, "own", &section), LOCKSTEP_ERROR_SHAPE,
+        "'own': expected contiguous memory");
   OK(lockstep_parameters_add(parameters, "own", &array));
   numbers[0] = 100;
   OK(lockstep_parameters_value(parameters, "own", &value));

@@ -53,6 +53,9 @@ typedef enum lockstep_dtype {
 } lockstep_dtype;
 
 #define LOCKSTEP_MAX_RANK 8
+/* In the place of a rank: memory that is not contiguous, such as a section of an array of another language.
+ * LOCKSTEP_ERROR_SHAPE in every call, on all ranks of a collective one. */
+#define LOCKSTEP_NOT_CONTIGUOUS (-1000)
 
 /* Dense numbers in memory of the caller's, or of lockstep where a call returns them. */
 typedef struct lockstep_array {
