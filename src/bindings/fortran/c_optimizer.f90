@@ -62,6 +62,21 @@ module lockstep_c_optimizer
       type(c_ptr), intent(inout) :: made
       integer(c_int) :: status
     end function
+    function c_optimizer_combine(count, names, optimizers, made) &
+      bind(c, name="lockstep_optimizer_combine") result(status)
+      import
+      integer(c_int64_t), value :: count
+      type(c_ptr), intent(in) :: names(*), optimizers(*)
+      type(c_ptr), intent(inout) :: made
+      integer(c_int) :: status
+    end function
+    function c_stepping_create(optimizer, reducer, options, made) &
+      bind(c, name="lockstep_stepping_create") result(status)
+      import
+      type(c_ptr), value :: optimizer, reducer, options
+      type(c_ptr), intent(inout) :: made
+      integer(c_int) :: status
+    end function
     function c_optimizer_add_group(optimizer, options) &
       bind(c, name="lockstep_optimizer_add_group") result(status)
       import

@@ -60,6 +60,7 @@ module lockstep
   use lockstep_models, only: lockstep_model, lockstep_replica, lockstep_loss, lockstep_loss_function
   use lockstep_rules, only: lockstep_rule, lockstep_update, lockstep_update_procedure
   use lockstep_optimizers, only: lockstep_optimizer, lockstep_step_report, lockstep_closure, lockstep_step_hook
+  use lockstep_steppings, only: lockstep_stepping, lockstep_combine
   use lockstep_schedules, only: lockstep_schedule, lockstep_schedule_function, lockstep_scheduler
   use lockstep_reservoirs, only: lockstep_reservoir
   use lockstep_training, only: lockstep_trainer, lockstep_train_function, lockstep_train_report
