@@ -1,7 +1,7 @@
 !> Parameters that live in the caller's arrays, of all ranks and kinds, their reduction, and steps
 !> of them in place.
 module parameters_tests
-  use, intrinsic :: iso_c_binding, only: c_associated, c_loc
+  use, intrinsic :: iso_c_binding, only: c_associated, c_f_pointer, c_loc
   use, intrinsic :: iso_fortran_env, only: int64, real32, real64
   use check
   implicit none
@@ -219,6 +219,37 @@ contains
     call parameters%free()
   end subroutine
 
+  subroutine takes_arrays_of_any_rank()
+    type(lockstep_parameters) :: parameters
+    type(lockstep_optimizer) :: optimizer
+    type(lockstep_array) :: array
+    real(real64), target :: a(2, 1, 3, 1, 2), s
+    real(real64), pointer :: g(:, :, :, :, :)
+    a = 1
+    s = 2
+    call parameters%create()
+    call parameters%borrow("a", a)
+    call parameters%borrow("s", s)
+    call parameters%value("a", array)
+    call expect(c_associated(array%address(), c_loc(a)), 'the same memory')
+    call parameters%gradient("a", array)
+    call expect(all(array%extents() == shape(a)) .and. array%dtype() == LOCKSTEP_F64, 'extents and a dtype')
+    call c_f_pointer(array%address(), g, array%extents())
+    g = 1
+    g(2, 1, 3, 1, 2) = 2
+    call optimizer%create(parameters, "SGD", [option("lr", 1d0), option("momentum", 0.5d0)])
+    call optimizer%step()
+    call expect(is_near(a(1, 1, 1, 1, 1), 0d0, 0d0) .and. is_near(a(2, 1, 3, 1, 2), -1d0, 0d0), 'a step')
+    call optimizer%slot("a", "momentum_buffer", array)
+    call expect(array%rank() == 5, 'a slot of its rank')
+    call parameters%read_gradient("s", array, stat, message)
+    call expect_error(LOCKSTEP_ERROR_STATE, 'gradient')
+    call parameters%value("s", array)
+    call expect(array%rank() == 0 .and. c_associated(array%address(), c_loc(s)), 'a scalar')
+    call optimizer%free()
+    call parameters%free()
+  end subroutine
+
   subroutine changes_an_own_copy()
     type(lockstep_parameters) :: parameters
     type(lockstep_optimizer) :: optimizer
@@ -250,6 +281,7 @@ program parameters_test
   call run('reduces_and_steps_the_callers_own_arrays', reduces_and_steps_the_callers_own_arrays)
   call run('refuses_what_is_not_contiguous', refuses_what_is_not_contiguous)
   call run('tells_what_is_wrong', tells_what_is_wrong)
+  call run('takes_arrays_of_any_rank', takes_arrays_of_any_rank)
   call run('changes_an_own_copy', changes_an_own_copy)
   call end_tests()
 end program

@@ -224,12 +224,16 @@ static void trains_for_a_time(lockstep_communicator ranks) {
   const double first = report.loss;
   CHECK(report.steps == 10 && first > 0);
   int64_t total = 10;
-  for (int call = 0; call < 200 && !(report.loss < first / 20); ++call) {
-    OK(lockstep_trainer_train_for(trainer, 0.05, &report));
+  for (int call = 0; call < 10; ++call) {
+    OK(lockstep_trainer_train_for(trainer, 0.01, &report));
     int64_t most = report.steps;
     MPI_Allreduce(MPI_IN_PLACE, &most, 1, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD);
     CHECK(most == report.steps);
     total += report.steps;
+  }
+  for (int call = 0; call < 40 && !(report.loss < first / 20); ++call) {
+    OK(lockstep_trainer_train(trainer, 100, &report));
+    total += 100;
   }
   CHECK(report.loss < first / 20);
   int64_t last_step;

@@ -7,7 +7,7 @@ module lockstep_arrays
 
   integer, parameter :: c_max_rank = 8
   !> LOCKSTEP_NOT_CONTIGUOUS of C, in the place of a rank, which C refuses, on all ranks of a collective
-  !> collective call.
+  !> call.
   integer(c_int), parameter :: not_contiguous = -1000
 
   type, bind(c) :: c_array

@@ -55,7 +55,7 @@ module lockstep
   use lockstep_pointers, only: lockstep_array
   use lockstep_callbacks, only: lockstep_log_procedure, lockstep_set_log
   use lockstep_ranks, only: lockstep_environment, lockstep_communicator
-  use lockstep_parameter_lists, only: lockstep_parameters
+  use lockstep_parameter_values, only: lockstep_parameters
   use lockstep_reducers, only: lockstep_reducer
   use lockstep_models, only: lockstep_model, lockstep_replica, lockstep_loss, lockstep_loss_function
   use lockstep_rules, only: lockstep_rule, lockstep_update, lockstep_update_procedure

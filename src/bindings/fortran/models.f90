@@ -6,7 +6,7 @@ module lockstep_models
   use lockstep_options
   use lockstep_c_training
   use lockstep_ranks, only: lockstep_communicator
-  use lockstep_parameter_lists, only: lockstep_parameters
+  use lockstep_parameter_values, only: lockstep_parameters
   use lockstep_pointers, only: lockstep_array
   use lockstep_reducers, only: lockstep_reducer
   implicit none

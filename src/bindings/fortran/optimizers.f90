@@ -8,7 +8,7 @@ module lockstep_optimizers
   use lockstep_rules
   use lockstep_c_optimizer
   use lockstep_ranks, only: lockstep_communicator
-  use lockstep_parameter_lists, only: lockstep_parameters
+  use lockstep_parameter_values, only: lockstep_parameters
   implicit none
   private
   public :: lockstep_optimizer, lockstep_step_report, lockstep_closure, lockstep_step_hook
@@ -56,7 +56,7 @@ module lockstep_optimizers
     !> parameter, in the memory that it works in: numbers of the parameter's shape, such as
     !> "exp_avg" of Adam, or in a sharded one those of this rank's share, of rank 1.
     !> LOCKSTEP_ERROR_NAME where there is none of that name yet.
-    generic :: slot => slot_f32_1, slot_f32_2, slot_f32_3, slot_f32_4, slot_f64_1, slot_f64_2, &
+    generic :: slot => slot_array, slot_f32_1, slot_f32_2, slot_f32_3, slot_f32_4, slot_f64_1, slot_f64_2, &
       slot_f64_3, slot_f64_4
     !> call optimizer%before_step(hook, number, context): a lockstep_step_hook is called around each
     !> step from now on; `number` is for remove_hook(). `context` is a target, which must outlive
@@ -65,7 +65,7 @@ module lockstep_optimizers
     procedure :: after_step
     procedure :: remove_hook
     procedure, private :: create_named, create_custom, step_once, step_closure
-    procedure, private :: slot_f32_1, slot_f32_2, slot_f32_3, slot_f32_4, slot_f64_1, slot_f64_2, &
+    procedure, private :: slot_array, slot_f32_1, slot_f32_2, slot_f32_3, slot_f32_4, slot_f64_1, slot_f64_2, &
       slot_f64_3, slot_f64_4
   end type
 
@@ -239,6 +239,16 @@ contains
     status = c_optimizer_slot(self%handle, trim(parameter)//c_null_char, trim(slot)//c_null_char, found)
     array = array_or(status, found, trim(parameter)//' '//slot)
   end function
+
+  subroutine slot_array(self, parameter, slot, array, stat, errmsg)
+    class(lockstep_optimizer), intent(in) :: self
+    character(*), intent(in) :: parameter, slot
+    type(lockstep_array), intent(out) :: array
+    integer, intent(out), optional :: stat
+    character(*), intent(inout), optional :: errmsg
+    array = slot_of(self, parameter, slot)
+    call finish_array(array, stat, errmsg)
+  end subroutine
 
   subroutine slot_f32_1(self, parameter, slot, x, stat, errmsg)
     class(lockstep_optimizer), intent(in) :: self

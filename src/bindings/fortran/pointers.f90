@@ -4,7 +4,7 @@ module lockstep_pointers
   use lockstep_arrays
   implicit none
   private
-  public :: lockstep_array, array_or, point
+  public :: lockstep_array, array_or, finish_array, point
 
   integer, parameter :: max_name = 64
 
@@ -47,6 +47,14 @@ contains
     made%status = status
     made%name = name
   end function
+
+  !> Ends a call that gives an array as it is.
+  subroutine finish_array(array, stat, errmsg)
+    type(lockstep_array), intent(in) :: array
+    integer, intent(out), optional :: stat
+    character(*), intent(inout), optional :: errmsg
+    call finish(array%status, stat, errmsg)
+  end subroutine
 
   function dtype_name(dtype) result(name)
     integer, intent(in) :: dtype

@@ -3,7 +3,7 @@ module lockstep_reducers
   use lockstep_base
   use lockstep_options
   use lockstep_c_parameters
-  use lockstep_parameter_lists, only: lockstep_parameters
+  use lockstep_parameter_values, only: lockstep_parameters
   use lockstep_ranks, only: lockstep_communicator
   implicit none
   private
