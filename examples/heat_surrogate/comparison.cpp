@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <lockstep/train/heat_map.hpp>
+#include <lockstep/train/metrics.hpp>
 #include <string>
+#include <utility>
 #include <variant>
-
-#include "picture.hpp"
 
 using namespace lockstep;
 
@@ -58,20 +59,23 @@ double relative_difference(const std::vector<double>& a, const std::vector<doubl
   return std::sqrt(difference / size);
 }
 
-train::Chart loss_chart(const std::filesystem::path& metrics) {
-  train::ChartSeries losses;
+train::Chart training_chart(const std::filesystem::path& metrics) {
+  train::ChartSeries losses, steps;
   for (const train::MetricRecord& record : train::read_metrics(metrics)) {
-    train::ChartPoint point;
+    train::ChartPoint loss, made;
     for (const auto& [name, value] : record) {
-      if (name == "step") point.x = static_cast<double>(std::get<std::int64_t>(value));
-      if (name == "loss") point.y = std::log10(std::get<double>(value));
+      if (name == "step") loss.x = made.x = static_cast<double>(std::get<std::int64_t>(value));
+      if (name == "loss") loss.y = std::log10(std::get<double>(value));
+      if (name == "training_steps") made.y = static_cast<double>(std::get<std::int64_t>(value));
     }
     // In a small budget, not each time step has steps of training.
-    if (std::isfinite(point.y)) losses.points.push_back(point);
+    if (std::isfinite(loss.y)) losses.points.push_back(loss);
+    steps.points.push_back(made);
   }
   return {.title = {},
           .x_label = "time step",
-          .panels = {{"log₁₀ of the training loss", {std::move(losses)}}}};
+          .panels = {{"log₁₀ of the training loss", {std::move(losses)}},
+                     {"steps of training in a time step", {std::move(steps)}, true}}};
 }
 
 void print(const char* name, const Continuation& run, std::int64_t steps) {
@@ -123,16 +127,22 @@ void compare(const Solver& solver, Surrogate& surrogate, const Decomposition& ce
   }
   const auto [coldest, hottest] = std::minmax_element(expected.begin(), expected.end());
   const auto path = options.out / "heat_surrogate.svg";
-  write_picture(
+  const auto map = [&](std::string title, const std::vector<double>& values, double low,
+                       double high) {
+    return train::HeatMap{.title = std::move(title),
+                          .values = values,
+                          .columns = static_cast<std::size_t>(options.cells),
+                          .low = low,
+                          .high = high,
+                          .diverging = low < 0};
+  };
+  train::write_field_picture(
       path,
-      fmt::format("{} time steps after the training, with a source term {} times faster", steps,
-                  std::lround(speed_up)),
-      {{.title = "temperature, exact", .values = expected, .low = *coldest, .high = *hottest},
-       {.title = "temperature, surrogate", .values = found, .low = *coldest, .high = *hottest},
-       {.title = "surrogate − exact",
-        .values = difference,
-        .signed_values = true,
-        .high = largest}},
-      loss_chart(options.out / "metrics.jsonl"));
+      {.title = fmt::format("{} time steps after the training, with a source term {} times faster",
+                            steps, std::lround(speed_up)),
+       .maps = {map("temperature, exact", expected, *coldest, *hottest),
+                map("temperature, surrogate", found, *coldest, *hottest),
+                map("surrogate − exact", difference, -largest, largest)},
+       .chart = training_chart(options.out / "metrics.jsonl")});
   fmt::print("picture        {}\n", path.string());
 }

@@ -61,6 +61,7 @@
 #include "lockstep/tensor/random.hpp"
 #include "lockstep/tensor/tensor.hpp"
 #include "lockstep/train/chart.hpp"
+#include "lockstep/train/heat_map.hpp"
 #include "lockstep/train/metrics.hpp"
 #include "lockstep/train/progress.hpp"
 #include "lockstep/train/report.hpp"

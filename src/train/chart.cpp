@@ -12,6 +12,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "train/axis.hpp"
+#include "train/chart_size.hpp"
 #include "train/files.hpp"
 #include "train/svg_text.hpp"
 
@@ -231,14 +232,25 @@ void draw_panel(std::string& svg, const ChartPanel& panel, std::string_view x_la
 
 }  // namespace
 
+namespace {
+
+double head_of(const Chart& chart) { return chart.title.empty() ? 8 : title_height; }
+
+std::size_t columns_of(const Chart& chart) { return std::min<std::size_t>(chart.panels.size(), 2); }
+
+}  // namespace
+
+double chart_svg_height(const Chart& chart) {
+  const std::size_t columns = columns_of(chart);
+  const std::size_t rows = (chart.panels.size() + columns - 1) / columns;
+  return panel_height * static_cast<double>(rows) + head_of(chart);
+}
+
 std::string line_chart_svg(const Chart& chart) {
   if (chart.panels.empty()) throw OptionError("a chart needs at least one panel, found none");
-  const std::size_t columns = std::min<std::size_t>(chart.panels.size(), 2);
-  const std::size_t rows = (chart.panels.size() + columns - 1) / columns;
-  const double head = chart.title.empty() ? 8 : title_height;
-  const double width = panel_width * static_cast<double>(columns);
-  const double height = panel_height * static_cast<double>(rows) + head;
-  std::string svg = svg_begin(width, height, font_size, chart.title);
+  const std::size_t columns = columns_of(chart);
+  const double head = head_of(chart), width = panel_width * static_cast<double>(columns);
+  std::string svg = svg_begin(width, chart_svg_height(chart), font_size, chart.title);
   if (!chart.title.empty()) {
     draw_text(svg, width / 2, 28, "middle", chart.title, " font-size=\"16\" font-weight=\"600\"");
   }
