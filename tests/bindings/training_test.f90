@@ -87,6 +87,8 @@ contains
     call expect_error(LOCKSTEP_ERROR_SHAPE, "'outputs': expected contiguous memory")
     call expect(all(abs(y - 42) <= 0) .and. all(abs(wide - 1) <= 0), 'outputs as they were')
     call model%predict(x(:, 1:0), y(:, 1:0))
+    call model%predict(x(:, 3:-4), y(:, 3:-4))
+    call model%predict(x(:, 1:0)*1, y(:, 3:-4))
     call model%add("tanh", stat=stat, errmsg=message)
     call expect_error(LOCKSTEP_ERROR_STATE, 'in use already')
     call model%initialize(6_int64)

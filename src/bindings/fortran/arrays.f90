@@ -51,28 +51,35 @@ contains
     made = c_array_of(dtype, extents, .true., c_null_ptr)
   end function
 
+  !> gfortran's shape of an argument that is empty may be negative.
+  pure function extents_of(shape) result(extents)
+    integer(int64), intent(in) :: shape(:)
+    integer(int64) :: extents(size(shape))
+    extents = max(shape, 0_int64)
+  end function
+
   function described_f32(x) result(made)
     real(real32), intent(in), target :: x(..)
     type(c_array) :: made
-    made = c_array_of(LOCKSTEP_F32, shape(x, int64), is_contiguous(x), c_loc(x))
+    made = c_array_of(LOCKSTEP_F32, extents_of(shape(x, int64)), is_contiguous(x), c_loc(x))
   end function
 
   function described_f64(x) result(made)
     real(real64), intent(in), target :: x(..)
     type(c_array) :: made
-    made = c_array_of(LOCKSTEP_F64, shape(x, int64), is_contiguous(x), c_loc(x))
+    made = c_array_of(LOCKSTEP_F64, extents_of(shape(x, int64)), is_contiguous(x), c_loc(x))
   end function
 
   function described_i64(x) result(made)
     integer(int64), intent(in), target :: x(..)
     type(c_array) :: made
-    made = c_array_of(LOCKSTEP_I64, shape(x, int64), is_contiguous(x), c_loc(x))
+    made = c_array_of(LOCKSTEP_I64, extents_of(shape(x, int64)), is_contiguous(x), c_loc(x))
   end function
 
   function described_u8(x) result(made)
     integer(int8), intent(in), target :: x(..)
     type(c_array) :: made
-    made = c_array_of(LOCKSTEP_U8, shape(x, int64), is_contiguous(x), c_loc(x))
+    made = c_array_of(LOCKSTEP_U8, extents_of(shape(x, int64)), is_contiguous(x), c_loc(x))
   end function
 
   ! Of a pointer without a target C is told a scalar without memory, which it refuses.
