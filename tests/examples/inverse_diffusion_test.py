@@ -100,7 +100,7 @@ class Example(unittest.TestCase):
         texts = " ".join(picture.itertext())
         for text in "true, 3 sources, 121 sensors", "found, error", "found − true", "misfit", "gradients computed":
             self.assertIn(text, texts)
-        maps = [group for group in picture.findall("{*}g") if "scale" in group.get("transform")]
+        maps = [group for group in picture.iter("{http://www.w3.org/2000/svg}g") if "scale" in group.get("transform", "")]
         self.assertEqual(len(maps), 3)
         for cells in maps:  # each of 20x20 has one colour
             lengths = [int(length) for path in cells for length in re.findall(r"h(\d+)", path.get("d"))]
