@@ -58,7 +58,8 @@ void set_by_name(HyperParameters& target, const StateDict& hyper_parameters) {
 StateDict as_typed(const HyperParameters& target, const StateDict& hyper_parameters) {
   OptionReader reader(std::string(target.name()), hyper_parameters);
   StateDict typed;
-  for (const auto& [name, value] : hyper_parameters) {
+  for (const auto& entry : hyper_parameters) {
+    const std::string& name = entry.first;
     typed[name] = std::visit(
         [&]<class T>(const T&) -> StateValue {
           if constexpr (std::is_same_v<T, bool>) return reader.flag(name);

@@ -42,7 +42,9 @@ Tensor fitting(const std::string& name, const StateValue& own, const StateValue&
 }  // namespace
 
 NamedTensors::NamedTensors(std::vector<std::pair<std::string, Entry>> tensors) {
-  for (auto& [name, tensor] : tensors) {
+  for (auto& named : tensors) {
+    const std::string& name = named.first;
+    Entry& tensor = named.second;
     std::visit([&](auto& entry) { check(name, entry); }, tensor);
     if (state_.contains(name)) throw NameError(fmt::format("two tensors are called '{}'", name));
     state_[name] = std::visit([](auto& entry) { return StateValue(std::move(entry)); }, tensor);
