@@ -162,7 +162,7 @@ class Install(unittest.TestCase):
             f"find_package(lockstep {request} REQUIRED)\n")
         job = subprocess.run(
             ["cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build",
-             f"-DCMAKE_PREFIX_PATH={self.prefix}", f"-Dlockstep_DIR={self.libraries / 'cmake' / 'lockstep'}"],
+             f"-DCMAKE_PREFIX_PATH={self.prefix}", f"-Dlockstep_DIR={self.prefix / 'lib' / 'cmake' / 'lockstep'}"],
             capture_output=True, text=True, timeout=200)
         return job.stdout + job.stderr, job.returncode == 0
 
@@ -223,8 +223,8 @@ class Install(unittest.TestCase):
         others = {re.sub(r"\.so.*", ".so", path) for path in found - headers if "fortran" not in path}
         self.assertEqual(others, {f"{libraries}/liblockstep.so", f"{libraries}/liblockstep.a",
                                   f"{libraries}/pkgconfig/lockstep.pc",
-                                  f"{libraries}/cmake/lockstep/lockstepConfig.cmake",
-                                  f"{libraries}/cmake/lockstep/lockstepConfigVersion.cmake",
+                                  "lib/cmake/lockstep/lockstepConfig.cmake",
+                                  "lib/cmake/lockstep/lockstepConfigVersion.cmake",
                                   "bin/lockstep", "share/man/man1/lockstep.1"})
 
     def test_the_installed_command_tells_the_version_of_the_library(self):

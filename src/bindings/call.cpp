@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <cstring>
 #include <exception>
 
 #include "bindings/last_error.hpp"
@@ -80,7 +81,11 @@ OptionReader reader_of(const char* owner, const lockstep_option* options) {
 }
 
 DType dtype_of_array(const lockstep_array& array, const char* what) {
-  switch (array.dtype) {
+  // C may have any number there, which C++ must not read as an enumeration.
+  int number = 0;
+  static_assert(sizeof(number) == sizeof(array.dtype));
+  std::memcpy(&number, &array.dtype, sizeof(number));
+  switch (number) {
     case LOCKSTEP_F32:
       return DType::f32;
     case LOCKSTEP_F64:
@@ -89,9 +94,10 @@ DType dtype_of_array(const lockstep_array& array, const char* what) {
       return DType::i64;
     case LOCKSTEP_U8:
       return DType::u8;
+    default:
+      break;
   }
-  throw OptionError(fmt::format("array '{}': there is no dtype {}", what,
-                                static_cast<std::int64_t>(array.dtype)));
+  throw OptionError(fmt::format("array '{}': there is no dtype {}", what, number));
 }
 
 Shape shape_of(const lockstep_array& array, const char* what) {
