@@ -35,10 +35,8 @@ CheckpointManagerOptions manager_options(const lockstep_option* options) {
   chosen.keep_best = reader.integer("keep_best", chosen.keep_best);
   chosen.best = reader.choice<BestMetric>(
       "best", {{"lowest", BestMetric::lowest}, {"highest", BestMetric::highest}}, chosen.best);
-  for (const double signal : reader.numbers("signal")) {
-    StateDict one{{"signal", signal}};
-    chosen.signals.push_back(
-        checked_cast<int>(OptionReader("checkpoint manager", one).integer("signal"), "signal"));
+  for (const std::int64_t signal : reader.integers("signal")) {
+    chosen.signals.push_back(checked_cast<int>(signal, "signal"));
   }
   chosen.poll_every = reader.integer("poll_every", chosen.poll_every);
   chosen.background = reader.flag("background", chosen.background);

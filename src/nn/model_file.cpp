@@ -4,7 +4,7 @@
 
 #include <toml++/toml.h>
 #include <array>
-#include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <utility>
@@ -31,16 +31,16 @@ std::int64_t extent(OptionReader& options, const char* name) {
 
 Size2d size2d(OptionReader& options, const char* name, std::optional<Size2d> otherwise = {}) {
   if (!options.has(name) && otherwise) return *otherwise;
-  const std::vector<double> found = options.numbers(name);
+  const std::vector<std::int64_t> found = options.integers(name);
   if (found.size() != 1 && found.size() != 2) {
     throw OptionError(
         fmt::format("option '{}': expected one number or two, found {}", name, found.size()));
   }
-  for (const double number : found) {
-    if (number == std::floor(number) && std::abs(number) < 1e9) continue;
-    throw OptionError(fmt::format("option '{}': expected an integer, found {}", name, number));
+  for (const std::int64_t number : found) {
+    if (std::abs(number) < 1'000'000'000) continue;
+    throw OptionError(fmt::format("option '{}': {} is too large", name, number));
   }
-  return {static_cast<std::int64_t>(found.front()), static_cast<std::int64_t>(found.back())};
+  return {found.front(), found.back()};
 }
 
 std::shared_ptr<Module> make_linear(OptionReader& options) {

@@ -92,15 +92,8 @@ Schedule make_step(OptionReader& options) {
 }
 
 Schedule make_multi_step(OptionReader& options) {
-  MultiStepOptions made{.gamma = options.number("gamma", MultiStepOptions().gamma)};
-  for (const double milestone : options.numbers("milestones")) {
-    const auto whole = static_cast<std::int64_t>(milestone);
-    if (static_cast<double>(whole) != milestone) {
-      throw OptionError(fmt::format("milestones: expected an integer, found {}", milestone));
-    }
-    made.milestones.push_back(whole);
-  }
-  return multi_step(std::move(made));
+  return multi_step({.milestones = options.integers("milestones"),
+                     .gamma = options.number("gamma", MultiStepOptions().gamma)});
 }
 
 Schedule make_exponential(OptionReader& options) {

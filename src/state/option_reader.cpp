@@ -43,6 +43,16 @@ double OptionReader::number_of(std::string_view name, const StateValue& value) c
   refuse(name, "a number", value.kind());
 }
 
+std::int64_t OptionReader::integer_of(std::string_view name, const StateValue& value) const {
+  if (const auto* integer = std::get_if<std::int64_t>(&value.variant())) return *integer;
+  const double number = number_of(name, value);
+  // Doubles are exact up to here.
+  if (number != std::floor(number) || std::abs(number) > 0x1p53) {
+    refuse(name, "an integer", fmt::format("{}", number));
+  }
+  return static_cast<std::int64_t>(number);
+}
+
 std::string OptionReader::text_of(std::string_view name, const StateValue& value) const {
   if (const auto* text = std::get_if<std::string>(&value.variant())) return *text;
   refuse(name, "a text", value.kind());
@@ -55,14 +65,7 @@ double OptionReader::number(std::string_view name, std::optional<double> otherwi
 
 std::int64_t OptionReader::integer(std::string_view name, std::optional<std::int64_t> otherwise) {
   const StateValue* value = find(name, !otherwise);
-  if (value == nullptr) return *otherwise;
-  if (const auto* integer = std::get_if<std::int64_t>(&value->variant())) return *integer;
-  const double number = number_of(name, *value);
-  // Doubles are exact up to here.
-  if (number != std::floor(number) || std::abs(number) > 0x1p53) {
-    refuse(name, "an integer", fmt::format("{}", number));
-  }
-  return static_cast<std::int64_t>(number);
+  return value == nullptr ? *otherwise : integer_of(name, *value);
 }
 
 bool OptionReader::flag(std::string_view name, std::optional<bool> otherwise) {
@@ -82,6 +85,12 @@ std::string OptionReader::text(std::string_view name, std::optional<std::string>
 std::vector<double> OptionReader::numbers(std::string_view name) {
   std::vector<double> all;
   for (const StateValue* value : find_all(name)) all.push_back(number_of(name, *value));
+  return all;
+}
+
+std::vector<std::int64_t> OptionReader::integers(std::string_view name) {
+  std::vector<std::int64_t> all;
+  for (const StateValue* value : find_all(name)) all.push_back(integer_of(name, *value));
   return all;
 }
 

@@ -26,13 +26,14 @@ class OptionReader {
     asked_for_.emplace(name);
     return values_.contains(name);
   }
-  /// Each but numbers() takes one that is given once. Without `otherwise` it must be given.
+  /// Each of these takes one that is given once. Without `otherwise` it must be given.
   double number(std::string_view name, std::optional<double> otherwise = std::nullopt);
   std::int64_t integer(std::string_view name, std::optional<std::int64_t> otherwise = std::nullopt);
   bool flag(std::string_view name, std::optional<bool> otherwise = std::nullopt);
   std::string text(std::string_view name, std::optional<std::string> otherwise = std::nullopt);
   /// All that are given of this name, in order; maybe none.
   std::vector<double> numbers(std::string_view name);
+  std::vector<std::int64_t> integers(std::string_view name);
   std::vector<std::string> texts(std::string_view name);
 
   /// A text that stands for one of several values.
@@ -56,6 +57,7 @@ class OptionReader {
   const StateValue* find(std::string_view name, bool required);
   std::vector<const StateValue*> find_all(std::string_view name);
   double number_of(std::string_view name, const StateValue& value) const;
+  std::int64_t integer_of(std::string_view name, const StateValue& value) const;
   std::string text_of(std::string_view name, const StateValue& value) const;
   [[noreturn]] void refuse(std::string_view name, std::string_view expected,
                            std::string_view found) const;
