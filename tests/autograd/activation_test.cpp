@@ -9,6 +9,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::uniform;
 using Inputs = std::vector<Variable>;
@@ -122,4 +123,5 @@ TEST(Sequential, calls_what_is_derived_from_a_layer) {
   EXPECT_TRUE(bit_equal(model(x).value(), expected.value()));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -10,6 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 
@@ -309,4 +310,5 @@ TEST(Record, refuses_an_undefined_input) {
   EXPECT_THROW(autograd::record(Tensor::zeros({}), {Variable()}, {}), StateError);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -14,6 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 
@@ -353,4 +354,5 @@ TEST_F(Owned, set_has_grad_changes_no_numbers) {
   EXPECT_EQ(first(gradients), -7);
 }
 
+}  // namespace
 }  // namespace lockstep

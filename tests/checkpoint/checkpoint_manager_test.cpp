@@ -13,6 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::momentum_sgd;
 using testing::throws;
@@ -327,4 +328,5 @@ TEST_F(Manager, refuses_options_that_differ_between_ranks) {
       [&] { CheckpointManager(path(std::to_string(rank)), world(), items()); }, "folder"));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::momentum_sgd;
 using testing::SharedFolder;
@@ -196,4 +197,5 @@ TEST_F(Checkpoint, holds_special_numbers_on_all_ranks) {
   EXPECT_TRUE(bit_equal(scalars.state_dict(), saved));
 }
 
+}  // namespace
 }  // namespace lockstep

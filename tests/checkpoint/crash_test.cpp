@@ -15,6 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::PowerCut;
 using testing::SimulatedDisk;
@@ -203,4 +204,5 @@ TEST_F(Crash, is_survived_only_by_the_order_that_a_save_has) {
   EXPECT_GT(faults_with(Mistake::another_folder), 0);
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

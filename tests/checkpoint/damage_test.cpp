@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -247,4 +248,5 @@ TEST_F(Damage, is_told_from_another_kind_of_file_and_from_another_version) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

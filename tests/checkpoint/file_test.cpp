@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::read_bytes;
 using testing::TemporaryFolder;
@@ -237,4 +238,5 @@ TEST_F(Version1, is_what_this_build_writes) {
   EXPECT_EQ(read_bytes(folder_ / "file"), read_bytes(path_));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

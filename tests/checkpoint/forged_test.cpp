@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -240,4 +241,5 @@ TEST_F(Forged, header_that_is_no_header) {
   EXPECT_TRUE(is_refused(file_of(std::string(5000, '1')), "header"));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -19,13 +19,12 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::read_bytes;
 using testing::TemporaryFolder;
 using testing::throws;
 using testing::world;
-
-namespace {
 
 /// Has the state that it is given.
 class Holder : public Stateful {
@@ -340,6 +339,5 @@ TEST_F(Gathering, tensors_without_numbers_are_kept) {
   load(path(), world(), {{"model", loaded}});
   EXPECT_TRUE(bit_equal(loaded.state, {{"a", none}, {"b", one}, {"c", none}, {"d", none}}));
 }
-
 }  // namespace
 }  // namespace lockstep::checkpoint

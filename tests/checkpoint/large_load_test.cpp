@@ -13,6 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::SharedFolder;
 using testing::throws;
@@ -79,4 +80,5 @@ TEST_F(LargeLoad, reads_no_other_file_of_the_same_path) {
   EXPECT_TRUE(bit_equal(loaded_.tensors, Large(0).tensors));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -7,28 +7,8 @@
 
 #include "checkpoint/training.hpp"
 #include "lockstep/checkpoint/checkpoint_manager.hpp"
-#include "lockstep/core/log.hpp"
 
 namespace lockstep::testing {
-
-/// What the library has logged on this rank since this was made.
-class Log {
- public:
-  Log() {
-    set_log_callback([this](LogLevel level, std::string_view message) {
-      lines_.push_back((level == LogLevel::warning ? "warning: " : "info: ") +
-                       std::string(message));
-    });
-  }
-  ~Log() { set_log_callback({}); }
-  Log(const Log&) = delete;
-  Log& operator=(const Log&) = delete;
-
-  const std::vector<std::string>& lines() const { return lines_; }
-
- private:
-  std::vector<std::string> lines_;
-};
 
 /// Ranks that save one number, by managers of one folder.
 class ManagedFolder : public ::testing::Test {

@@ -4,11 +4,13 @@
 #include <fstream>
 
 #include "checkpoint/managed_folder.hpp"
+#include "testing/log.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::read_bytes;
 using testing::throws;
@@ -295,4 +297,5 @@ TEST_F(Folder, is_not_shared_by_processes) {
   world().barrier();
 }
 
+}  // namespace
 }  // namespace lockstep

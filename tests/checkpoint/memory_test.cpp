@@ -11,10 +11,12 @@
 #include "checkpoint/managed_folder.hpp"
 #include "checkpoint/training.hpp"
 #include "lockstep/core/error.hpp"
+#include "testing/log.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::allocations_left;
 using testing::momentum_sgd;
@@ -234,4 +236,5 @@ TEST_F(Memory, that_the_header_of_a_file_lacks_never_makes_it_shorter) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

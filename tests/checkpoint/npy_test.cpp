@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -159,4 +160,5 @@ TEST_F(Npy, a_file_that_is_not_there_and_one_that_cannot_be_written) {
   EXPECT_TRUE(throws<StateError>([&] { write_npy(path_, Tensor()); }, "undefined"));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -19,6 +19,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::arrangements;
 using testing::SharedFolder;
@@ -205,4 +206,5 @@ TEST(Resume, with_logical_replicas_gives_the_same_bits_from_any_number_of_ranks_
   }
 }
 
+}  // namespace
 }  // namespace lockstep

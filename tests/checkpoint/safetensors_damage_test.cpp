@@ -18,6 +18,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -324,4 +325,5 @@ TEST_F(SafetensorsBits, a_changed_bit_is_found_or_changes_only_an_element_a_name
   EXPECT_LT(names, 8 * std::string("ab.cemptynonumberformattext").size());
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -17,6 +17,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::SharedFolder;
 using testing::Training;
@@ -140,4 +141,5 @@ TEST(SafetensorsItems, the_roles_of_items_go_by_their_names_and_states) {
   EXPECT_EQ(roles({}), Pair("-", "-"));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -23,6 +23,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -278,4 +279,5 @@ TEST_F(SafetensorsState, another_rule_and_a_file_without_optimizer_are_refused) 
                                       "does not fit the optimizer", "no metadata 'optimizer'"));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

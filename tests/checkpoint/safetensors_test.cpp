@@ -20,6 +20,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
+namespace {
 
 using testing::throws;
 
@@ -175,4 +176,5 @@ TEST_F(Safetensors, a_file_that_cannot_be_written_leaves_the_one_that_was_there)
                                       "cannot create", "No such file or directory"));
 }
 
+}  // namespace
 }  // namespace lockstep::checkpoint

@@ -5,15 +5,15 @@
 #include <csignal>
 
 #include "checkpoint/managed_folder.hpp"
+#include "testing/log.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::world;
-
-namespace {
 
 int calls = 0;
 int last_code = 0;
@@ -41,8 +41,6 @@ bool equal(const struct sigaction& a, const struct sigaction& b) {
   return (a.sa_flags & SA_SIGINFO) != 0 ? a.sa_sigaction == b.sa_sigaction
                                         : a.sa_handler == b.sa_handler;
 }
-
-}  // namespace
 
 class Signals : public testing::ManagedFolder {
  protected:
@@ -219,4 +217,5 @@ TEST_F(Signals, do_what_they_did_before_once_no_manager_is_left) {
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1) << status;
 }
 
+}  // namespace
 }  // namespace lockstep

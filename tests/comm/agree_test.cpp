@@ -8,6 +8,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::world;
 
@@ -97,4 +98,5 @@ TEST(Agree, leaves_the_communicator_usable) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -14,12 +14,11 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::arrangements;
 using testing::throws;
 using testing::world;
-
-namespace {
 
 /// A collective call, and what an error says of it.
 struct NamedCall {
@@ -78,8 +77,6 @@ std::vector<NamedCall> calls() {
   return all;
 }
 
-}  // namespace
-
 TEST(Calls, that_differ_are_an_error_on_all_ranks_that_names_two_sides) {
   if (world().size() == 1) return;  // one rank agrees with itself
   const std::vector<NamedCall> all = calls();
@@ -119,4 +116,5 @@ TEST(Calls, that_agree_come_through_in_any_mixture) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -13,6 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::comm {
+namespace {
 
 template <class Half>
 class CombineHalfTest : public ::testing::Test {};
@@ -123,4 +124,5 @@ TYPED_TEST(CombineHalfTest, a_nan_stays_one) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::comm

@@ -18,12 +18,11 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::comm {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
 using testing::world;
-
-namespace {
 
 // Around one block, two, and several messages, in numbers of f32.
 const std::vector<std::size_t> some_sizes{1,   2,   15,  16,  17,   127,  128,  129,
@@ -136,8 +135,6 @@ void expect_measured(const Communicator& ranks, std::int64_t parts, const std::s
   }
 }
 
-}  // namespace
-
 TEST(Measured, squares_are_those_of_the_result_on_all_ranks_and_nodes) {
   for (const Arrangement& arrangement : arrangements()) {
     const Communicator ranks(world().handle(), arrangement.options);
@@ -178,4 +175,5 @@ TEST(Measured, a_job_without_measured_numbers_is_cut_at_any_line) {
   EXPECT_EQ(share_of({}, 99, 1, 3).end, 66U);
 }
 
+}  // namespace
 }  // namespace lockstep::comm

@@ -17,6 +17,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -151,4 +152,5 @@ TEST(MpiResources, nor_do_those_that_have_failed) {
   });
 }
 
+}  // namespace
 }  // namespace lockstep

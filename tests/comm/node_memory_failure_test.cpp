@@ -14,6 +14,7 @@
 #include "comm/resources.hpp"
 #include "lockstep/comm/shared_buffer.hpp"
 #include "lockstep/core/error.hpp"
+#include "testing/log.hpp"
 #include "testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
@@ -86,11 +87,11 @@ void expect_ordinary_memory(const Communicator& ranks, int culprit, std::size_t 
   EXPECT_EQ(descriptors(), open);
   if (world().rank() == 0) {
     const std::string expected = reason + " on rank " + std::to_string(culprit);
-    const std::string found = log.messages().empty() ? "no warning" : log.messages()[0];
-    EXPECT_EQ(log.messages().size(), 1U);
+    const std::string found = log.lines().empty() ? "no warning" : log.lines()[0];
+    EXPECT_EQ(log.lines().size(), 1U);
     EXPECT_NE(found.find(expected), std::string::npos) << found;
   } else {
-    EXPECT_TRUE(log.messages().empty());
+    EXPECT_TRUE(log.lines().empty());
   }
   world().barrier();
   EXPECT_EQ(names_left(), 0U);

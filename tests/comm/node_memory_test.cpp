@@ -11,12 +11,14 @@
 #include "comm/placements.hpp"
 #include "comm/resources.hpp"
 #include "lockstep/core/error.hpp"
+#include "testing/log.hpp"
 #include "testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -104,7 +106,7 @@ TEST(NodeMemory, is_that_of_the_nodes_of_its_communicator_or_of_this_rank_alone)
       EXPECT_EQ(placement.neighbours(), std::vector{ranks.rank()});
     }
     // Memory that nobody wants shared is nothing to warn of.
-    EXPECT_TRUE(log.messages().empty()) << log.messages().front();
+    EXPECT_TRUE(log.lines().empty()) << log.lines().front();
   }
 }
 
@@ -203,4 +205,5 @@ TEST(NodeMemory, that_nobody_can_have_is_an_error_on_all_ranks_that_leaves_nothi
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -7,14 +7,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
-
-#include "lockstep/core/log.hpp"
 
 namespace lockstep::testing {
 
@@ -57,25 +54,6 @@ inline std::size_t address_space() {
   std::ifstream("/proc/self/statm") >> pages;
   return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
-
-/// Keeps what the library logs while it lives.
-class Log {
- public:
-  Log() {
-    set_log_callback([this](LogLevel, std::string_view message) {
-      const std::lock_guard lock(mutex_);
-      messages_.emplace_back(message);
-    });
-  }
-  ~Log() { set_log_callback({}); }
-  Log(const Log&) = delete;
-  Log& operator=(const Log&) = delete;
-  const std::vector<std::string>& messages() const { return messages_; }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::string> messages_;
-};
 
 /// Lowers a limit of this process while it lives; going beyond that of file sizes is no signal.
 class Limit {

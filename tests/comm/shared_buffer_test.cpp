@@ -20,6 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -314,4 +315,5 @@ TEST(SharedBuffer, may_be_dropped_in_any_order_and_moved) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 template <class E>
 class ErrorKinds : public ::testing::Test {};
@@ -77,4 +78,5 @@ TEST(CheckedCast, names_what_does_not_fit) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

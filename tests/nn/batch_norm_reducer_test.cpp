@@ -15,6 +15,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::nn {
+namespace {
 
 using testing::expect_near;
 using testing::throws;
@@ -215,4 +216,5 @@ TEST(StatisticsReducer, of_less_than_two_numbers_is_an_error_on_all_ranks) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::nn

@@ -17,6 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
+namespace {
 
 using nlohmann::json;
 using testing::expect_near;
@@ -307,4 +308,5 @@ TEST(BatchNorm, refuses_options_outside_their_ranges) {
                                  "f32 or f64", "i64"));
 }
 
+}  // namespace
 }  // namespace lockstep::nn

@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
+namespace {
 
 using testing::throws;
 
@@ -109,4 +110,5 @@ TEST(InitOfAMatrix, refuses_fewer_than_two_axes_and_integers) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::nn

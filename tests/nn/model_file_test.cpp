@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
+namespace {
 
 using lockstep::testing::throws;
 
@@ -145,4 +146,5 @@ TEST(MakeLayer, knows_its_types_by_name) {
             nullptr);
 }
 
+}  // namespace
 }  // namespace lockstep::nn

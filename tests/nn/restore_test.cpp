@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
+namespace {
 
 using testing::throws;
 
@@ -133,4 +134,5 @@ TEST_F(Restore, refuses_a_missing_or_unexpected_entry) {
                                   "'dropout.random.more'"));
 }
 
+}  // namespace
 }  // namespace lockstep::nn

@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::optim {
+namespace {
 
 using lockstep::testing::throws;
 
@@ -138,4 +139,5 @@ TEST(ByName, schedules_are_refused_like_their_functions_refuse) {
       "one of cosine, linear"));
 }
 
+}  // namespace
 }  // namespace lockstep::optim

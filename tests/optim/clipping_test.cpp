@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using nlohmann::json;
@@ -390,4 +391,5 @@ TEST_F(ClippingTest, refuses_each_option_outside_its_range_by_name) {
   EXPECT_TRUE(bit_equal(before, gradients()));
 }
 
+}  // namespace
 }  // namespace lockstep

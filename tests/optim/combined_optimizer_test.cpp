@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::Adam;
@@ -366,4 +367,5 @@ TEST_F(Combined, groups_of_the_same_name_are_refused) {
       "two param groups are called 'dense.0'"));
 }
 
+}  // namespace
 }  // namespace lockstep

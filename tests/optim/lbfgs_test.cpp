@@ -23,6 +23,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using nlohmann::json;
@@ -374,4 +375,5 @@ TEST(LBFGS, ranks_search_in_step) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -18,6 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::Adam;
@@ -297,4 +298,5 @@ TEST(Layout, a_rule_with_too_many_slots_is_refused_and_nothing_changes) {
   EXPECT_TRUE(bit_equal(before, snapshot(optimizer, parameters)));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -18,6 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 
@@ -231,4 +232,5 @@ TEST(Property, any_sequence_of_calls_can_be_saved_and_failures_change_nothing) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

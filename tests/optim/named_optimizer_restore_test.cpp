@@ -13,6 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::Adam;
@@ -216,4 +217,5 @@ TEST(InitState, keeps_state_that_exists) {
   EXPECT_TRUE(bit_equal(before, snapshot(optimizer, parameters)));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -23,6 +23,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::PlainAdam;
 using testing::PlainOptimizer;
@@ -354,4 +355,5 @@ TEST_F(NamedOptimizerTest, init_state) {
   EXPECT_TRUE(bit_equal(values, model_.state_dict()));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -15,6 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::SGD;
@@ -228,4 +229,5 @@ TEST_F(ParamSelection,
   EXPECT_EQ(by_parameter.param_groups()[0].names(), Names{"encoder.w"});
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using optim::Schedule;
 using testing::throws;
@@ -142,4 +143,5 @@ TEST(ScheduleOptions, a_schedule_is_made_of_a_rule) {
                                   "expected a schedule, found none"));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::Adam;
@@ -352,4 +353,5 @@ TEST(StepInBackward, scales_gradients_as_a_step_does) {
   EXPECT_EQ(trained(true).data<float>()[0], 2 - 0.25 * 0.5 * 4);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -10,6 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 
@@ -75,4 +76,5 @@ TEST(EveryRule, multiplies_the_gradient_by_the_scale_of_the_step) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

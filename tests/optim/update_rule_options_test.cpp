@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 
@@ -190,4 +191,5 @@ TEST(UpdateRuleOptions, of_a_clone_are_its_own) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -18,6 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
+namespace {
 
 using nlohmann::json;
 using testing::drawn;
@@ -226,4 +227,5 @@ TEST(UpdateRuleCases, cover_every_field_of_every_rule) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

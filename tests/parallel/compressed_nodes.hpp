@@ -31,7 +31,7 @@ inline Tensor gradient_of(int rank, std::uint64_t step, const Shape& shape) {
 }
 
 /// Two gradients that are compressed, one in f64, and one that is not.
-struct Model {
+struct CompressedModel {
   Parameter weight{"weight", Tensor::zeros(matrix)};
   Parameter kernel{"kernel", Tensor::zeros(kernels, DType::f64)};
   Parameter bias{"bias", Tensor::zeros(vector)};

@@ -19,22 +19,21 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::alike;
 using testing::Arrangement;
 using testing::arrangements;
+using testing::CompressedModel;
 using testing::CompressedNodes;
 using testing::gradient_of;
 using testing::kernels;
 using testing::matrix;
 using testing::methods;
-using testing::Model;
 using testing::SimulatedNodes;
 using testing::vector;
 using testing::weight_of;
 using testing::world;
-
-namespace {
 
 std::vector<std::vector<int>> nodes_of(const Arrangement& arrangement) {
   if (arrangement.options.share_memory) return arrangement.nodes;
@@ -79,7 +78,7 @@ TEST(CompressedReduction, gives_all_ranks_what_their_nodes_compress) {
     for (const auto& method : methods()) {
       SCOPED_TRACE(arrangement.name + ", " + method->describe());
       const Communicator ranks(world().handle(), arrangement.options);
-      Model model;
+      CompressedModel model;
       GradientReducer reducer(model.all(), ranks, {.bucket_bytes = 1, .compression = method});
       SimulatedNodes weight(*method, matrix, nodes.size(), "weight");
       SimulatedNodes kernel(*method, kernels, nodes.size(), "kernel");
@@ -113,7 +112,7 @@ TEST(CompressedReduction, gives_all_ranks_what_their_nodes_compress) {
 
 TEST_F(CompressedNodes, sums_are_scaled_means) {
   for (const auto& method : methods()) {
-    Model mean, sum;
+    CompressedModel mean, sum;
     GradientReducer means(mean.all(), nodes(), {.compression = method});
     GradientReducer sums(
         sum.all(), nodes(),
@@ -135,7 +134,7 @@ TEST_F(CompressedNodes, sums_are_scaled_means) {
 TEST_F(CompressedNodes, norms_are_of_what_all_nodes_get) {
   for (const auto& method : methods()) {
     for (const WireFormat wire : {WireFormat::full, WireFormat::fp16}) {
-      Model model;
+      CompressedModel model;
       GradientReducer reducer(model.all(), nodes(), {.wire = wire, .compression = method});
       for (std::uint64_t step = 0; step < 5; ++step) {
         model.reduce(reducer, step);
@@ -154,7 +153,7 @@ TEST_F(CompressedNodes, norms_are_of_what_all_nodes_get) {
 
 TEST_F(CompressedNodes, a_reduction_that_fails_leaves_nothing) {
   for (const auto& method : methods()) {
-    Model plain, tried;
+    CompressedModel plain, tried;
     GradientReducer reducer(plain.all(), nodes(), {.compression = method});
     GradientReducer other(tried.all(), nodes(), {.compression = method});
     for (std::uint64_t step = 0; step < 4; ++step) {
@@ -193,7 +192,7 @@ TEST_F(CompressedNodes, what_is_not_finite_spoils_one_reduction_only) {
   for (const auto& method : methods()) {
     for (const float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      Model plain, spoilt;
+      CompressedModel plain, spoilt;
       GradientReducer reducer(plain.all(), nodes(), {.compression = method});
       GradientReducer other(spoilt.all(), nodes(), {.compression = method});
       for (std::uint64_t step = 0; step < 4; ++step) {
@@ -215,7 +214,7 @@ TEST_F(CompressedNodes, what_is_not_finite_spoils_one_reduction_only) {
 
 TEST_F(CompressedNodes, an_overflow_spoils_one_reduction_only) {
   if (world().size() == 1) return;
-  Model plain, spoilt;
+  CompressedModel plain, spoilt;
   GradientReducer reducer(plain.all(), nodes(), {.compression = methods()[1]});
   GradientReducer other(spoilt.all(), nodes(), {.compression = methods()[1]});
   for (std::uint64_t step = 0; step < 3; ++step) {
@@ -233,7 +232,7 @@ TEST_F(CompressedNodes, an_overflow_spoils_one_reduction_only) {
 // A sum of nothing is zero, and no compressor hears of it.
 TEST_F(CompressedNodes, a_sum_without_samples_leaves_what_there_was) {
   for (const auto& method : methods()) {
-    Model plain, empty;
+    CompressedModel plain, empty;
     const GradientReducerOptions options{.reduction = GradientReduction::sum,
                                          .compression = method};
     GradientReducer reducer(plain.all(), nodes(), options), other(empty.all(), nodes(), options);
@@ -251,7 +250,7 @@ TEST_F(CompressedNodes, a_sum_without_samples_leaves_what_there_was) {
 
 TEST_F(CompressedNodes, what_no_rank_has_reached_keeps_what_is_left) {
   for (const auto& method : methods()) {
-    Model plain, sparse;
+    CompressedModel plain, sparse;
     GradientReducer reducer(plain.all(), nodes(), {.compression = method});
     GradientReducer other(sparse.all(), nodes(), {.compression = method});
     plain.reduce(reducer, 0);
@@ -270,7 +269,7 @@ TEST_F(CompressedNodes, the_first_reductions_are_not_compressed) {
       std::make_shared<TopK>(TopK::Options{.fraction = 0.1, .first_reduction = 2}),
       std::make_shared<PowerSgd>(PowerSgd::Options{.rank = 2, .first_reduction = 2})};
   for (const auto& method : late) {
-    Model plain, compressed;
+    CompressedModel plain, compressed;
     GradientReducer reducer(plain.all(), nodes());
     GradientReducer other(compressed.all(), nodes(), {.compression = method});
     for (std::uint64_t step = 0; step < 3; ++step) {
@@ -281,6 +280,5 @@ TEST_F(CompressedNodes, the_first_reductions_are_not_compressed) {
     }
   }
 }
-
 }  // namespace
 }  // namespace lockstep

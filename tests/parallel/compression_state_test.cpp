@@ -18,21 +18,20 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::alike;
+using testing::CompressedModel;
 using testing::CompressedNodes;
 using testing::gradient_of;
 using testing::methods;
-using testing::Model;
 using testing::throws;
 using testing::vector;
 using testing::world;
 
-namespace {
-
 TEST_F(CompressedNodes, state_goes_on_with_the_same_bits) {
   for (const auto& method : methods()) {
-    Model model, resumed;
+    CompressedModel model, resumed;
     GradientReducer reducer(model.all(), nodes(), {.compression = method});
     for (std::uint64_t step = 0; step < 3; ++step) model.reduce(reducer, step);
     const StateDict state = reducer.state_dict().clone();
@@ -51,7 +50,7 @@ TEST_F(CompressedNodes, state_goes_on_with_the_same_bits) {
 // What is added to the mean over nodes stays the same.
 TEST_F(CompressedNodes, state_is_shared_out_among_another_number_of_nodes) {
   for (const auto& method : methods()) {
-    Model model, resumed;
+    CompressedModel model, resumed;
     GradientReducer reducer(model.all(), nodes(), {.compression = method});
     for (std::uint64_t step = 0; step < 3; ++step) model.reduce(reducer, step);
     const StateDict state = reducer.state_dict().clone();
@@ -81,7 +80,7 @@ TEST_F(CompressedNodes, state_is_shared_out_among_another_number_of_nodes) {
 
 TEST_F(CompressedNodes, state_that_does_not_fit_is_refused) {
   const auto top_k = methods()[0], power_sgd = methods()[1];
-  Model model, other;
+  CompressedModel model, other;
   GradientReducer reducer(model.all(), nodes(), {.compression = top_k});
   GradientReducer without(other.all(), nodes());
   model.reduce(reducer, 0);
@@ -117,7 +116,7 @@ TEST_F(CompressedNodes, state_that_does_not_fit_is_refused) {
   refuse([&](StateDict& s) { s["reductions"] = -1; },
          [](auto&& call) { EXPECT_TRUE(throws<StateError>(call, "-1")); });
 
-  Model third;
+  CompressedModel third;
   GradientReducer of_power(third.all(), nodes(), {.compression = power_sgd});
   EXPECT_TRUE(throws<NameError>([&] { of_power.restore(state); }, "q"));
 }
@@ -175,7 +174,7 @@ class Largest : public GradientCompression {
 
 TEST_F(CompressedNodes, a_method_of_ones_own_loses_nothing) {
   const Communicator ranks = nodes();
-  Model model;
+  CompressedModel model;
   GradientReducer reducer(model.all(), ranks, {.compression = std::make_shared<Largest>()});
   const auto size = static_cast<std::size_t>(vector.size());
   std::vector<double> sent(size), had(size);
@@ -208,7 +207,7 @@ TEST_F(CompressedNodes, a_method_of_ones_own_loses_nothing) {
 }
 
 TEST_F(CompressedNodes, options_that_cannot_be_are_refused_on_all_ranks) {
-  Model model;
+  CompressedModel model;
   const bool last = world().rank() == world().size() - 1;
   EXPECT_TRUE(throws<OptionError>(
       [&] {
@@ -233,6 +232,5 @@ TEST_F(CompressedNodes, options_that_cannot_be_are_refused_on_all_ranks) {
   GradientReducer reducer(model.all(), nodes(), {.compression = methods()[0]});
   model.reduce(reducer, 0);
 }
-
 }  // namespace
 }  // namespace lockstep

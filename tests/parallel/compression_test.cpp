@@ -19,6 +19,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::add;
 using testing::allocated_bytes;
@@ -258,4 +259,5 @@ TEST(Compression, without_what_is_left_does_not_descend_to_the_optimum) {
   EXPECT_GT(loss_after(forgetful, 1500), 0.05);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 using testing::world;
@@ -303,4 +304,5 @@ TEST(DataParallel, keeps_random_state_equal_when_batches_are_uneven) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

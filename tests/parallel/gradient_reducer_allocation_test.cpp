@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::allocated_bytes;
 using testing::arrangements;
@@ -40,4 +41,5 @@ TEST(GradientReducerAllocation, there_is_none_after_the_first_rounds) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -14,6 +14,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 using testing::world;
@@ -213,4 +214,5 @@ TEST(GradientReducerMemory, parameters_without_elements_take_part) {
   EXPECT_NEAR(parameters[1].parameter.grad().data<float>()[4], (world().size() + 1) / 2.0, 1e-6);
 }
 
+}  // namespace
 }  // namespace lockstep

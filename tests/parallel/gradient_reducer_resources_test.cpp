@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -108,4 +109,5 @@ TEST(GradientReducerResources, a_reducer_that_has_failed_leaves_nothing) {
   });
 }
 
+}  // namespace
 }  // namespace lockstep

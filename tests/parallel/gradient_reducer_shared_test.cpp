@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -373,4 +374,5 @@ TEST(GradientReducerShared, is_destroyed_in_any_order_after_any_number_of_steps)
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -11,14 +11,11 @@ LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
 namespace {
-
 using Random = std::mt19937_64;
 
 std::size_t draw(Random& random, std::size_t below) {
   return std::uniform_int_distribution<std::size_t>(0, below - 1)(random);
 }
-
-}  // namespace
 
 TEST(GradientRing, gives_each_line_a_place_in_few_slots) {
   Random random(1);
@@ -73,4 +70,5 @@ TEST(GradientRing, gives_each_line_a_place_in_few_slots) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

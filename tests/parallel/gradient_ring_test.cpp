@@ -26,10 +26,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 using Random = std::mt19937_64;
 
@@ -125,8 +124,6 @@ std::vector<NamedParameter> equal_parameters(std::size_t count, std::int64_t siz
   }
   return parameters;
 }
-
-}  // namespace
 
 TEST(GradientRing, steps_to_the_bits_of_gradients_that_are_kept) {
   std::uint64_t seed = 0;
@@ -379,4 +376,5 @@ TEST(GradientRing, steps_the_whole_of_a_large_parameter_or_nothing) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -20,12 +20,11 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::arrangements;
 using testing::throws;
 using testing::world;
-
-namespace {
 
 /// Parameters whose gradients are constants: that of parameter i on rank r is (i + 1) · (r + 1).
 class GradientSemantics : public ::testing::Test {
@@ -78,8 +77,6 @@ class GradientSemantics : public ::testing::Test {
 
   Parameter a{"a", Tensor::zeros({3})}, b{"b", Tensor::zeros({40})}, c{"c", Tensor::zeros({5})};
 };
-
-}  // namespace
 
 TEST_F(GradientSemantics, a_sum_counts_each_gradient_by_its_weight) {
   for (const double predivide : {1.0, 8.0}) {
@@ -381,4 +378,5 @@ TEST_F(GradientSemantics, counts_the_seconds_that_a_rank_waits) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

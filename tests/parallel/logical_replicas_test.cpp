@@ -22,6 +22,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -298,4 +299,5 @@ TEST(LogicalReplicas, refuse_batches_that_are_cut_otherwise) {
   for (const Parameter& parameter : model.parameters()) EXPECT_FALSE(parameter.has_grad());
 }
 
+}  // namespace
 }  // namespace lockstep

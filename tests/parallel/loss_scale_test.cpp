@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using optim::LossScale;
 using testing::world;
@@ -93,4 +94,5 @@ TEST(LossScale, backs_off_on_all_ranks_where_the_loss_of_one_overflows) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -33,12 +33,11 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 using optim::clip_gradients;
 using optim::ClippingReport;
-
-namespace {
 
 // A reducer has measured nothing that was reduced before it was asked, and the round in which it
 // tells others so.
@@ -152,8 +151,6 @@ nn::Sequential make_wide_model() {
   model.initialize(5);
   return model;
 }
-
-}  // namespace
 
 TEST(MeasuredGradients, have_the_squares_of_their_numbers_to_the_bit) {
   const std::vector<std::int64_t> sizes{0, 1, 3, 16, 127, 128, 129, 255, 256, 257, 1000, 20000};
@@ -350,4 +347,5 @@ TEST(MeasuredGradients, are_clipped_by_their_own_norms_within_the_backward) {
   EXPECT_FALSE(bit_equal(trained(true, 0.05), trained(true, 100)));
 }
 
+}  // namespace
 }  // namespace lockstep

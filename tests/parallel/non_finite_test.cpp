@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using optim::NonFinite;
 using testing::world;
@@ -99,4 +100,5 @@ INSTANTIATE_TEST_SUITE_P(Kinds, NonFiniteGradients,
                                            std::numeric_limits<double>::infinity(),
                                            -std::numeric_limits<double>::infinity()));
 
+}  // namespace
 }  // namespace lockstep

@@ -17,6 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using nlohmann::json;
 using testing::normal;
@@ -291,4 +292,5 @@ TEST(PowerSgd, has_memory_of_its_own_after_a_restore) {
   EXPECT_FALSE(bit_equal(compressor->state_dict(), source));
 }
 
+}  // namespace
 }  // namespace lockstep

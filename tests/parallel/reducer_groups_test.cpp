@@ -28,10 +28,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 const optim::SGD momentum({.lr = 0.1, .momentum = 0.9});
 
@@ -106,8 +105,6 @@ struct Trained {
   NamedOptimizer reference{serial.named_parameters(), momentum};
 };
 
-}  // namespace
-
 TEST(ReducerGroups, train_models_at_the_same_time) {
   for (const Arrangement& arrangement : arrangements()) {
     std::vector<std::unique_ptr<Trained>> models;
@@ -156,8 +153,6 @@ TEST(ReducerGroups, start_from_their_first_member) {
   }
   EXPECT_NEAR(p.grad().data<double>()[1], squares / weights, 1e-14);
 }
-
-namespace {
 
 /// A layer that all ranks share, and one after it for each group of ranks.
 struct Sharded {
@@ -221,8 +216,6 @@ struct Sharded {
   std::vector<NamedParameter> parameters;
   std::optional<NamedOptimizer> optimizer;
 };
-
-}  // namespace
 
 TEST(ReducerGroups, have_parameters_of_their_own_beside_shared_ones) {
   for (const Arrangement& arrangement : arrangements()) {
@@ -332,4 +325,5 @@ TEST(ReducerGroups, leave_nothing_but_parked_communicators) {
   EXPECT_EQ(names_left(), 0U);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -20,10 +20,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 class Story {
  public:
@@ -377,8 +376,6 @@ class Story {
   std::string where_, kind_, message_;
 };
 
-}  // namespace
-
 TEST(ReducerProperty, gradients_and_buffers_are_what_all_ranks_have_drawn) {
   // For a longer search, or to see one story again.
   const char* const first = std::getenv("LOCKSTEP_TEST_SEED");
@@ -390,4 +387,5 @@ TEST(ReducerProperty, gradients_and_buffers_are_what_all_ranks_have_drawn) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

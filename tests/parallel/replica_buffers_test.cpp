@@ -24,10 +24,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 nn::Sequential make_norm_model() {
   const nn::LinearOptions linear{.dtype = DType::f64};
@@ -51,8 +50,6 @@ double expected_mean(nn::Sequential& model, const Tensor& rows) {
   for (std::int64_t row = 0; row < y.shape()[0]; ++row) sum += y.data<double>()[row * 8];
   return 0.1 * sum / static_cast<double>(y.shape()[0]);
 }
-
-}  // namespace
 
 TEST(ReplicaBuffers, are_averaged_by_samples_and_counts_are_the_largest) {
   nn::Sequential model = make_norm_model();
@@ -371,4 +368,5 @@ TEST(SynchronisedBatchNorm, a_backward_after_the_replica_is_an_error) {
   EXPECT_TRUE(throws<StateError>([&] { loss.backward(); }, "DataParallel that has gone"));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -21,6 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 using testing::world;
@@ -252,4 +253,5 @@ TEST_F(ReplicaCheckTest, does_not_depend_on_the_order_of_items) {
   check.check();
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -20,10 +20,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 using Optimizers = std::vector<std::reference_wrapper<KeyedOptimizer>>;
 
@@ -67,8 +66,6 @@ struct Training {
   CombinedOptimizer combined{{{"a", first}, {"b", second}}};
 };
 
-}  // namespace
-
 TEST(SeveralOptimizers, of_several_reducers_train_to_the_bits_of_one) {
   Training one, each, shared_out, combined, alone;
   const StateDict expected = one.run({one.both});
@@ -96,4 +93,5 @@ TEST(SeveralOptimizers, step_in_a_backward_that_reaches_several_reducers) {
                         expected));
 }
 
+}  // namespace
 }  // namespace lockstep

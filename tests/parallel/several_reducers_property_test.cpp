@@ -25,10 +25,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 /// A reducer, and what all ranks know of the gradients of its members.
 struct Shared {
@@ -329,8 +328,6 @@ class Story {
   std::string where_;
 };
 
-}  // namespace
-
 TEST(SeveralReducersProperty, gradients_are_what_the_members_of_each_have_drawn) {
   // For a longer search, or to see one story again.
   const char* const first = std::getenv("LOCKSTEP_TEST_SEED");
@@ -342,4 +339,5 @@ TEST(SeveralReducersProperty, gradients_are_what_the_members_of_each_have_drawn)
   }
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -24,10 +24,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 const optim::SGD momentum({.lr = 0.1, .momentum = 0.9});
 
@@ -101,8 +100,6 @@ void for_each_arrangement(Use use) {
     ranks.close();
   }
 }
-
-}  // namespace
 
 TEST(SeveralReducers, train_two_models_in_any_order) {
   for_each_arrangement([](const Communicator& ranks, const std::string& name) {
@@ -372,4 +369,5 @@ TEST(SeveralReducers, of_another_communicator_are_usable_where_the_order_was_wro
   expect_as_serial(sound);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -10,7 +10,6 @@ LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
 namespace {
-
 std::uint64_t next(std::uint64_t& state) {
   state = state * 6364136223846793005U + 1442695040888963407U;
   return state >> 33;
@@ -43,8 +42,6 @@ std::vector<std::vector<std::size_t>> drawn_blocks(std::uint64_t seed,
 std::size_t bytes_of(const ShardItem& item) {
   return static_cast<std::size_t>(item.numbers) * item_size(item.dtype);
 }
-
-}  // namespace
 
 TEST(ShardPlan, gives_each_number_to_one_rank_and_each_byte_to_its_owner) {
   for (std::uint64_t seed = 0; seed < 50; ++seed) {
@@ -154,4 +151,5 @@ TEST(ShardPlan, gives_whole_parameters_the_largest_first_to_who_has_least) {
   EXPECT_EQ(owners, (std::vector<int>{1, 0, 0, 1, 1}));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -18,6 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
 
@@ -206,4 +207,5 @@ TEST(ShardedOptimizer, notices_a_step_that_others_do_not_make) {
       "rank 0", "rank"));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -28,10 +28,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 // Bytes of the slots that this rank has.
 std::size_t slot_bytes(const KeyedOptimizer& optimizer) {
@@ -48,8 +47,6 @@ std::size_t slot_bytes(const KeyedOptimizer& optimizer) {
   }
   return bytes;
 }
-
-}  // namespace
 
 TEST(ShardedOptimizer, steps_each_rule_to_the_bits_of_an_optimizer_that_is_whole) {
   for (const auto& rule : all_rules()) {
@@ -378,4 +375,5 @@ TEST(ShardedOptimizer, calls_a_closure) {
   pair.expect_same();
 }
 
+}  // namespace
 }  // namespace lockstep

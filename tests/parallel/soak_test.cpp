@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(2, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::arrangements;
 using testing::world;
@@ -67,4 +68,5 @@ TEST(Soak, a_hundred_thousand_steps_take_no_memory) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

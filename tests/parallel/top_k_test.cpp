@@ -16,6 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::normal;
 using testing::SimulatedNodes;
@@ -158,4 +159,5 @@ TEST(TopK, describes_all_of_its_options) {
   EXPECT_EQ(TopK({.first_reduction = 9}).first_reduction(), 9U);
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -18,10 +18,9 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using namespace testing;
-
-namespace {
 
 Batch own_rows(const Batch& global, const std::vector<std::int64_t>& rows) {
   return rows_of(global, rows, world().rank());
@@ -33,8 +32,6 @@ auto sum_loss_of(nn::Module& model) {
     return mean_squared_error(model(batch.x), batch.y) * static_cast<double>(batch.size());
   };
 }
-
-}  // namespace
 
 TEST(UnevenData, a_sum_is_that_over_all_samples) {
   for (const std::int64_t parts : {1, 3}) {
@@ -313,4 +310,5 @@ TEST(UnevenData, a_batch_that_cannot_be_read_is_an_error_on_all_ranks) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

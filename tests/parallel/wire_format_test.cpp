@@ -14,13 +14,12 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
+namespace {
 
 using testing::Arrangement;
 using testing::arrangements;
 using testing::throws;
 using testing::world;
-
-namespace {
 
 // Enough for several messages a rank.
 constexpr std::int64_t long_size = 40'000;
@@ -181,6 +180,5 @@ TEST(WireFormat, must_be_alike_and_not_with_logical_replicas) {
       [&] { DataParallel(model, world(), {.wire = WireFormat::fp16, .logical_replicas = 4}); },
       "logical replicas", "wire"));
 }
-
 }  // namespace
 }  // namespace lockstep

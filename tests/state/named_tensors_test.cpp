@@ -9,6 +9,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 
@@ -98,4 +99,5 @@ TEST(NamedTensors, want_parts_that_are_within_their_tensor) {
   EXPECT_TRUE(throws<StateError>([] { NamedTensors({{"a", TensorPart{}}}); }, "'a'", "undefined"));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -15,6 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::Draw;
 using testing::throws;
@@ -191,4 +192,5 @@ TEST(Records, with_any_change_are_read_or_refused) {
   EXPECT_GT(refused, 5000);
 }
 
+}  // namespace
 }  // namespace lockstep

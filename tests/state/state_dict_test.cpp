@@ -13,6 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 
@@ -141,4 +142,5 @@ TEST(BitEqual, compares_structure_and_keys) {
   EXPECT_FALSE(bit_equal(StateValue(StateList{}), StateValue(StateDict{})));
 }
 
+}  // namespace
 }  // namespace lockstep

@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::draw;
 using testing::Kernels;
@@ -174,4 +175,5 @@ TYPED_TEST(Kernels, an_activation_has_the_gradient_of_the_closed_form) {
   EXPECT_EQ(gradient(Activation::sigmoid, true), (std::vector<T>{T{1.5F}, T{-0.25F}}));
 }
 
+}  // namespace
 }  // namespace lockstep

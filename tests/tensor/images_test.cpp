@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::kernels {
+namespace {
 
 template <class T>
 class Images : public ::testing::Test {};
@@ -154,4 +155,5 @@ TYPED_TEST(Images, pooling_finds_the_first_maximum_or_the_last_nan) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::kernels

@@ -14,6 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using kernels::Transpose;
 using testing::draw;
@@ -279,4 +280,5 @@ TYPED_TEST(Kernels, softmax_cross_entropy_of_nan_is_nan) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep

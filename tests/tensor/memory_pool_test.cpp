@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::memory_pool {
+namespace {
 
 constexpr std::size_t largest = std::size_t{32} << 20;
 
@@ -94,4 +95,5 @@ TEST(MemoryPool, gives_back_what_is_beyond_its_limit_and_the_rest_when_its_threa
 }
 #endif
 
+}  // namespace
 }  // namespace lockstep::memory_pool

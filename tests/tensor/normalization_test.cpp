@@ -12,6 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::kernels {
+namespace {
 
 using Doubles = std::vector<double>;
 
@@ -125,4 +126,5 @@ TYPED_TEST(ChannelMaps, are_those_of_each_number) {
   }
 }
 
+}  // namespace
 }  // namespace lockstep::kernels

@@ -11,6 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
+namespace {
 
 using testing::throws;
 
@@ -78,4 +79,5 @@ TEST(Shape, refuses_more_than_two_to_the_62_elements) {
       "too many elements"));
 }
 
+}  // namespace
 }  // namespace lockstep

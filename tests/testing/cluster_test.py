@@ -15,6 +15,8 @@ import uuid
 
 import report
 
+# Of the tests that are asked for, which are none of those that it starts.
+os.environ.pop("LOCKSTEP_TEST_ONLY", None)
 PROGRAM = sys.argv.pop()
 CLUSTER = str(pathlib.Path(__file__).resolve().parents[2] / "scripts" / "cluster")
 # Where programs such as tc are, which not every user's PATH has.

@@ -4,7 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
+#include <map>
 #include <optional>
+#include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,9 +20,10 @@
 namespace lockstep::testing {
 namespace {
 
-std::vector<int>& declared_ranks() {
-  static std::vector<int> counts;
-  return counts;
+// Of each test file.
+std::map<std::string, std::set<int>>& declared_ranks() {
+  static std::map<std::string, std::set<int>> files;
+  return files;
 }
 
 std::optional<Communicator> test_world;
@@ -141,9 +146,64 @@ void abort_on_error(MPI_Comm*, int* code, ...) {
   std::abort();
 }
 
-bool runs_on(int size) {
-  const std::vector<int>& counts = declared_ranks();
-  return std::find(counts.begin(), counts.end(), size) != counts.end();
+std::string variable(const char* name) {
+  const char* text = std::getenv(name);
+  return text ? text : "";
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+bool has_any_of(const std::string& text, const std::vector<std::string>& words) {
+  return words.empty() || std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+           return text.find(word) != std::string::npos;
+         });
+}
+
+// "comm/agree_test.cpp"
+std::string short_path(const std::filesystem::path& file) {
+  return file.parent_path().filename() / file.filename();
+}
+
+// Leaves out the tests of files that do not run on so many ranks, and those that are not asked for:
+// "LOCKSTEP_TEST_NAME: FILE: SUITE.NAME" has to contain one of the arguments, and a line of
+// LOCKSTEP_TEST_ONLY, where SUITE is that of all its types. Returns whether the arguments leave any.
+bool select_tests(int size, int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const std::vector<std::string> only = lines_of(variable("LOCKSTEP_TEST_ONLY"));
+  const std::string program = variable("LOCKSTEP_TEST_NAME") + ": ";
+  std::string left_out;
+  bool any = false;
+  const ::testing::UnitTest& framework = *::testing::UnitTest::GetInstance();
+  for (int i = 0; i < framework.total_test_suite_count(); ++i) {
+    const ::testing::TestSuite& suite = *framework.GetTestSuite(i);
+    const std::string title = suite.name();
+    const std::string family = title.substr(0, title.find('/'));
+    for (int k = 0; k < suite.total_test_count(); ++k) {
+      const ::testing::TestInfo& test = *suite.GetTestInfo(k);
+      const std::string name = title + "." + test.name();
+      const std::string description =
+          program + short_path(test.file()) + ": " + family + "." + test.name();
+      const bool named =
+          declared_ranks()[test.file()].contains(size) && has_any_of(description, arguments);
+      any = any || named;
+      if (!named || !has_any_of(description, only)) left_out += ":" + name;
+    }
+  }
+  std::string filter = GTEST_FLAG_GET(filter);
+  if (filter.find('-') == std::string::npos) filter += ":-";
+  GTEST_FLAG_SET(filter, filter + left_out);
+  return any;
+}
+
+std::string join(const std::set<int>& counts) {
+  std::string text;
+  for (const int count : counts) text += " " + std::to_string(count);
+  return text;
 }
 
 int run_tests(int& argc, char**& argv) {
@@ -162,12 +222,12 @@ int run_tests(int& argc, char**& argv) {
   Communicator control(MPI_COMM_WORLD);
   rank = control.rank();
   watchdog.set_rank(rank);
-  if (!runs_on(control.size())) {
+  if (!select_tests(control.size(), argc, argv)) {
     if (rank != 0) return 2;
-    std::string counts;
-    for (const int count : declared_ranks()) counts += " " + std::to_string(count);
-    std::printf("LOCKSTEP_TEST_RANKS declares%s, and this run has %d\n",
-                counts.empty() ? " nothing" : counts.c_str(), control.size());
+    std::printf("no test of that name runs on %d ranks\n", control.size());
+    for (const auto& [file, counts] : declared_ranks()) {
+      std::printf("  %s: on%s ranks\n", file.c_str(), join(counts).c_str());
+    }
     ++tally.failed;
     tally.print();
     return 2;
@@ -195,7 +255,9 @@ int run_tests(int& argc, char**& argv) {
 
 }  // namespace
 
-DeclaredRanks::DeclaredRanks(std::initializer_list<int> counts) { declared_ranks() = counts; }
+DeclaredRanks::DeclaredRanks(const char* file, std::initializer_list<int> counts) {
+  declared_ranks()[file] = counts;
+}
 
 const Communicator& world() { return test_world.value(); }
 

@@ -6,15 +6,15 @@
 
 #include "lockstep/comm/communicator.hpp"
 
-/// Declares, at file scope, on how many ranks the tests of this file run: one test of the build for
-/// each count. A run on any other number of ranks fails.
+/// Declares, at file scope, on how many ranks the tests of this file run. Those of other files of the
+/// same program are left out on that number of ranks.
 ///
 /// Every rank runs the same tests in the same order. A test fails on all ranks when it fails on
 /// one, and one that does not end within LOCKSTEP_TEST_DEADLINE seconds (60 where that is not set)
 /// ends the job, with a report of where each rank is. GTEST_SKIP must be reached by all ranks or by
 /// none.
 #define LOCKSTEP_TEST_RANKS(...) \
-  static const ::lockstep::testing::DeclaredRanks lockstep_declared_ranks({__VA_ARGS__})
+  static const ::lockstep::testing::DeclaredRanks lockstep_declared_ranks(__FILE__, {__VA_ARGS__})
 
 namespace lockstep::testing {
 
@@ -22,7 +22,7 @@ namespace lockstep::testing {
 const Communicator& world();
 
 struct DeclaredRanks {
-  DeclaredRanks(std::initializer_list<int> counts);
+  DeclaredRanks(const char* file, std::initializer_list<int> counts);
 };
 
 }  // namespace lockstep::testing

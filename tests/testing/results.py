@@ -1,6 +1,7 @@
 """Reads what meson knows of tests, for scripts/test.
 
-results.py names BUILD [WORD...]   the names of the tests that contain one of the words
+results.py names BUILD [WORD...]   the names of the tests that contain one of the words, or have a test file or a test
+                                   in it that does
 results.py failures LOG            the output of the tests that failed
 results.py total LOG...            three numbers: passed, failed, skipped
 """
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 
+MACRO = re.compile(r"^(?:TYPED_)?TEST(?:_F|_P)?\((\w+), (\w+)\)", re.MULTILINE)
 LAST_LINE = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
 
 
@@ -31,11 +33,26 @@ def counts(test):
     return passed, failed, skipped
 
 
+def introspect(build, what):
+    listing = subprocess.run(["meson", "introspect", what, build], capture_output=True, text=True, check=True).stdout
+    return json.loads(listing)
+
+
+def descriptions(sources):
+    """Of all tests in the files, as main.cpp has them after the name of the program."""
+    for source in map(pathlib.Path, sources):
+        for suite, name in MACRO.findall(source.read_text()):
+            yield f"{source.parent.name}/{source.name}: {suite}.{name}"
+
+
 def names(build, *words):
-    listing = subprocess.run(["meson", "introspect", "--tests", build],
-                             capture_output=True, text=True, check=True).stdout
-    for test in json.loads(listing):
-        if not words or any(word in test["name"] for word in words):
+    sources = {target["id"]: [file for group in target["target_sources"] for file in group["sources"]]
+               for target in introspect(build, "--targets")}
+    for test in introspect(build, "--tests"):
+        known = [test["name"]]
+        known += descriptions(file for target in test["depends"] for file in sources.get(target, [])
+                              if file.endswith("_test.cpp"))
+        if not words or any(word in text for word in words for text in known):
             print(test["name"])
 
 

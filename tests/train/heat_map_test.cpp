@@ -16,10 +16,9 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::train {
+namespace {
 
 using lockstep::testing::throws;
-
-namespace {
 
 std::size_t count(const std::string& svg, const std::string& pattern) {
   const std::regex regex(pattern);
@@ -44,8 +43,6 @@ HeatMap ramp(std::size_t columns, std::size_t rows) {
   }
   return map;
 }
-
-}  // namespace
 
 TEST(HeatMap, has_a_cell_for_each_number) {
   const std::string svg = field_picture_svg({.title = "fields", .maps = {ramp(10, 6)}});
@@ -129,4 +126,5 @@ TEST(FieldPicture, is_written_to_a_file) {
   EXPECT_TRUE(throws<Error>([&] { write_field_picture(path / "none.svg", picture); }, "none.svg"));
 }
 
+}  // namespace
 }  // namespace lockstep::train

@@ -28,11 +28,10 @@ LOCKSTEP_TEST_RANKS(1, 2, 4);
 extern char** environ;
 
 namespace lockstep {
+namespace {
 
 using testing::whole_road;
 using testing::world;
-
-namespace {
 
 std::set<std::string> entries(const char* folder) {
   std::set<std::string> names;
@@ -53,8 +52,6 @@ void road() {
   whole_road(world().handle());
   world().barrier();
 }
-
-}  // namespace
 
 TEST(HostProcess, keeps_its_signal_handlers_and_mask) {
   warm_up();
@@ -193,4 +190,5 @@ TEST(HostProcess, keeps_its_surroundings) {
   EXPECT_EQ(surroundings(), before);
 }
 
+}  // namespace
 }  // namespace lockstep

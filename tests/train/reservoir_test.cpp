@@ -18,12 +18,11 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::train {
+namespace {
 
 using lockstep::testing::RankGroup;
 using lockstep::testing::throws;
 using lockstep::testing::world;
-
-namespace {
 
 // Snapshots first, first + 1, …: the input of number i is (i, -i), and its target 2 i.
 void show(Reservoir& reservoir, std::int64_t first, std::int64_t count) {
@@ -67,8 +66,6 @@ std::vector<std::int64_t> counts_of(Reservoir& reservoir, int draws, std::int64_
   ranks.all_reduce(std::span(counts));
   return counts;
 }
-
-}  // namespace
 
 TEST(Reservoir, keeps_each_snapshot_with_the_same_probability) {
   constexpr std::int64_t snapshots = 120, kept = 12;
@@ -287,4 +284,5 @@ TEST_F(Saved, takes_no_state_that_is_not_its_own) {
   EXPECT_TRUE(refuses("unknown", 1, "unknown"));
 }
 
+}  // namespace
 }  // namespace lockstep::train
