@@ -260,8 +260,10 @@ TEST_F(Folder, whose_files_were_removed_gives_what_is_left) {
 }
 
 TEST_F(Folder, is_not_shared_by_managers_of_one_process) {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  std::string host = name;
+  world().broadcast(host);
   std::int64_t process = getpid();
   world().broadcast(std::span(&process, 1));
   {

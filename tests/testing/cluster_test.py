@@ -6,6 +6,7 @@ import glob
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -135,7 +136,10 @@ class Hosts(unittest.TestCase):
         with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as job:
             try:
-                self.assertEqual([job.stdout.readline() for _ in range(2)], ["started\n"] * 2)
+                lines = []
+                while lines.count("started\n") < 2:
+                    lines.append(job.stdout.readline())
+                    self.assertNotEqual(lines[-1], "")
                 names = list(processes(self.token).values())
                 self.assertIn(MPIRUN, names)
                 # A daemon of MPICH ends with the ranks of its host.
@@ -143,6 +147,14 @@ class Hosts(unittest.TestCase):
                 yield job
             finally:
                 job.kill()
+
+    def tell(self, job, *arguments):
+        """What a command says of the cluster of a job."""
+        command, *rest = arguments
+        answer = subprocess.run([CLUSTER, command, *(["--cluster", str(job.pid)] if rest else []), *rest],
+                                text=True, capture_output=True, timeout=60)
+        self.assertEqual((answer.returncode, answer.stderr), (0, ""), arguments)
+        return answer.stdout
 
     def assert_nothing_is_left(self, patience=0):
         deadline = time.monotonic() + patience
@@ -277,6 +289,106 @@ else:
             job.kill()
             job.wait(60)
             self.assert_nothing_is_left(patience=30)
+
+    def test_a_shell_of_a_host_has_its_name_network_and_memory(self):
+        with self.started("touch /dev/shm/$(hostname).file; echo started; read -r line") as job:
+            for host, address in ("h0", "10.77.0.1"), ("h1", "10.77.0.2"):
+                script = f"hostname; ls /dev/shm; ip -br address show eth0 | grep -o {address}; pwd"
+                self.assertEqual(self.tell(job, "shell", host, "--", "sh", "-c", script),
+                                 f"{host}\n{host}.file\n{address}\n{os.getcwd()}\n")
+            job.stdin.close()
+            self.assertEqual(job.wait(60), 0)
+            self.assert_nothing_is_left()
+
+    def test_lists_what_is_running(self):
+        with self.started("echo started; read -r line") as job:
+            self.assertRegex(self.tell(job, "list"), rf"(?m)^{job.pid}: h0 h1: run -H 2 -- sh -c echo started; read")
+
+    # Each rank prints its number whenever it hears of the other one, which is ten times in a second.
+    echo = f"""
+import os, socket, time
+own = int(os.environ["{RANK}"])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+    link.bind(("", 5000))
+    link.settimeout(0.1)
+    print("started", flush=True)
+    while True:
+        try:
+            link.sendto(b"x", (f"h{{1 - own}}", 5000))
+        except OSError:
+            pass
+        try:
+            link.recv(1)
+            print(own, flush=True)
+        except OSError:
+            pass
+        time.sleep(0.1)
+"""
+
+    def heard(self, job, seconds):
+        """The ranks that have heard of the other one within so many seconds."""
+        deadline = time.monotonic() + seconds
+        ranks = set()
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([job.stdout], [], [], left)[0]:
+                ranks |= {"0", "1"} & set(os.read(job.stdout.fileno(), 1 << 16).decode())
+        return ranks
+
+    @contextlib.contextmanager
+    def talking(self, *arguments):
+        script = f"exec {sys.executable} -c '{self.echo.replace(chr(39), chr(34))}'"
+        with self.started(script, *arguments) as job:
+            self.assertEqual(self.heard(job, 2), {"0", "1"})
+            yield job
+            job.kill()
+            job.wait(60)
+            self.assert_nothing_is_left(patience=30)
+
+    def check_cut(self, *arguments):
+        with self.talking(*arguments) as job:
+            self.tell(job, "cut", "h1")
+            self.heard(job, 0.5)
+            self.assertEqual(self.heard(job, 1), set())
+            self.tell(job, "mend", "h1")
+            self.assertEqual(self.heard(job, 5), {"0", "1"})
+
+    def test_a_host_that_is_cut_off_hears_nobody_until_it_is_mended(self):
+        self.check_cut()
+
+    def test_a_host_with_a_slow_link_is_cut_off_as_well(self):
+        self.need_latency()
+        self.check_cut("--latency", "1ms")
+
+    def test_a_paused_host_does_nothing_until_it_is_resumed(self):
+        with self.talking() as job:
+            self.tell(job, "pause", "h0")
+            self.heard(job, 0.5)
+            self.assertEqual(self.heard(job, 1), set())
+            self.tell(job, "resume", "h0")
+            self.assertEqual(self.heard(job, 5), {"0", "1"})
+
+    def test_a_host_that_is_killed_has_no_processes_and_no_answer(self):
+        with self.talking() as job:
+            self.tell(job, "kill", "h1")
+            self.heard(job, 0.5)
+            self.assertEqual(self.heard(job, 1), set())
+            self.assertIsNone(job.poll())  # nobody has told mpirun
+            self.assertIn(f"{job.pid}: h0: ", self.tell(job, "list"))
+
+    def test_commands_want_a_host_that_there_is(self):
+        answer = subprocess.run([CLUSTER, "cut", "h0", "--cluster", "1"], text=True, capture_output=True, timeout=60)
+        self.assertEqual(answer.returncode, 1)
+        self.assertRegex(answer.stderr, r"^scripts/cluster: no cluster (is running|1 is running, but )")
+        with self.started("echo started; read -r line") as one:
+            with self.started("echo started; read -r line") as other:
+                for arguments, message in [
+                        (["h2", "--cluster", str(one.pid)], f"cluster {one.pid} has no host 'h2', but h0, h1"),
+                        (["h0"], f"several clusters are running: choose one of ")]:
+                    answer = subprocess.run([CLUSTER, "kill", *arguments], text=True, capture_output=True, timeout=60)
+                    self.assertEqual((answer.returncode, answer.stdout), (1, ""))
+                    self.assertIn(message, answer.stderr)
+                self.assertIsNone(one.poll())
+                self.assertIsNone(other.poll())
 
     def test_passes_user_signals_to_the_ranks(self):
         with self.started("trap 'echo told; exit 3' USR1; echo started; while :; do sleep 0.1; done") as job:

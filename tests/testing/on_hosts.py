@@ -1,13 +1,22 @@
-"""Runs a test program on two hosts of two ranks: on_hosts.py SCRIPTS/CLUSTER PROGRAM [ARGUMENT...]"""
+"""Runs a test program on several hosts, where that makes a number of ranks on which it has tests:
+on_hosts.py SCRIPTS/CLUSTER RANKS[,RANKS...] PROGRAM
 
+LOCKSTEP_TEST_HOSTS says on how many hosts, and with how many ranks on each: 2x2 where it is not set.
+"""
+
+import os
 import subprocess
 import sys
 
-CLUSTER, *PROGRAM = sys.argv[1:]
+CLUSTER, COUNTS, PROGRAM = sys.argv[1:]
+hosts, ranks = map(int, os.environ.get("LOCKSTEP_TEST_HOSTS", "2x2").split("x"))
 
+if str(hosts * ranks) not in COUNTS.split(","):
+    print("0 passed, 0 failed, 0 skipped")
+    sys.exit()
 probe = subprocess.run([CLUSTER, "run", "-H", "1", "true"], capture_output=True, text=True, timeout=60)
 if "need root" in probe.stderr:
     print(probe.stderr.strip())
     print("0 passed, 0 failed, 1 skipped")
     sys.exit()
-sys.exit(subprocess.run([CLUSTER, "run", "-H", "2", "-r", "2", "--", *PROGRAM]).returncode)
+sys.exit(subprocess.run([CLUSTER, "run", "-H", str(hosts), "-r", str(ranks), "--", PROGRAM]).returncode)
