@@ -11,7 +11,8 @@
 
 namespace lockstep::autograd {
 
-struct Operation {
+// As what it refers to is.
+struct [[gnu::visibility("hidden")]] Operation {
   ~Operation();
 
   std::vector<std::shared_ptr<VariableState>> inputs;  // nullptr where no gradient is needed

@@ -34,6 +34,8 @@ lockstep_status status_of(ErrorKind kind) noexcept {
       return LOCKSTEP_ERROR_CALLBACK;
     case ErrorKind::handle:
       return LOCKSTEP_ERROR_HANDLE;
+    case ErrorKind::deadline:
+      return LOCKSTEP_ERROR_DEADLINE;
     case ErrorKind::other:
       break;
   }

@@ -1,6 +1,7 @@
 #include "bindings/ranks.hpp"
 
 #include "bindings/call.hpp"
+#include "comm/deadline.hpp"
 #include "lockstep/bindings/ranks.h"
 #include "lockstep/comm/environment.hpp"
 #include "lockstep/core/checked_cast.hpp"
@@ -21,6 +22,8 @@ void create_communicator(MPI_Comm original, const lockstep_option* options,
   OptionReader reader = reader_of("communicator", options);
   CommunicatorOptions chosen{.share_memory = reader.flag("share_memory", true)};
   if (reader.has("node")) chosen.node = checked_cast<int>(reader.integer("node"), "option 'node'");
+  if (reader.has("deadline"))
+    chosen.deadline = comm::deadline_of(reader.number("deadline"), "option 'deadline'");
   reader.finish();
   create<CommunicatorObject>(result, original, chosen);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lockstep/core/error.hpp"
 #include "state/checksum.hpp"
 
 namespace lockstep::checkpoint {
@@ -75,14 +76,22 @@ void GatheredTensors::read(const Source& source, const std::function<void(Bytes)
     requests[piece % 2] =
         pull_.start(source.rank, source.array, piece * piece_bytes_, piece_of(piece));
   };
+  const auto wait = [&](MPI_Request& request) {
+    try {
+      pull_.wait(request);
+    } catch (const DeadlineError&) {
+      static_cast<void>(new auto(std::move(buffers_)));  // which MPI may still write to
+      throw;
+    }
+  };
   start(0);
   for (std::uint64_t piece = 0; piece < pieces; ++piece) {
     start(piece + 1);
-    comm::Pull::wait(requests[piece % 2]);
+    wait(requests[piece % 2]);
     try {
       use(piece_of(piece));
     } catch (...) {
-      comm::Pull::wait(requests[(piece + 1) % 2]);
+      wait(requests[(piece + 1) % 2]);
       throw;
     }
   }

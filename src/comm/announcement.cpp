@@ -24,7 +24,7 @@ std::string describe_values(const Announcement& a) {
   return a.count == 0 ? "a text" : fmt::format("{} {}", a.count, to_string(a.element));
 }
 
-std::string describe_call(const Announcement& a) {
+std::string describe_kind(const Announcement& a) {
   switch (a.call) {
     case Call::reduction:
       if (a.count > 0 || a.hash == 0) {
@@ -49,9 +49,12 @@ std::string describe_call(const Announcement& a) {
 
 }  // namespace
 
+std::string describe_call(const Announcement& announcement) {
+  return fmt::format("call {}: {}", announcement.sequence, describe_kind(announcement));
+}
+
 std::string describe(const Announcement& announcement) {
-  return fmt::format("rank {} makes call {}: {}", announcement.rank, announcement.sequence,
-                     describe_call(announcement));
+  return fmt::format("rank {} makes {}", announcement.rank, describe_call(announcement));
 }
 
 std::string describe_difference(const Announcement& a, const Announcement& b) {

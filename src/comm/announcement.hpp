@@ -42,6 +42,9 @@ struct Announcement {
 /// "rank 1 makes call 7: sum of 400 f32", or "rank 1 makes call 7: bucket 0 of 4096 bytes (layout …)"
 std::string describe(const Announcement& announcement);
 
+/// "call 7: barrier"
+std::string describe_call(const Announcement& announcement);
+
 /// What an error says of two that do not agree.
 std::string describe_difference(const Announcement& a, const Announcement& b);
 

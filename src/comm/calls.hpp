@@ -33,6 +33,8 @@ class Calls {
   /// Combines values of all ranks in place, as an element and operation of `job`.
   void combine(std::byte* values, std::size_t bytes, Element element, ReduceOp op, Job job);
 
+  /// Ends a wait for the others with a DeadlineError.
+  [[noreturn]] void give_up(const Wait& wait) { reduction_.give_up(wait); }
   /// No call is made any more, here and on the other ranks.
   void set_failed(const std::string& message) { reduction_.set_failed(message); }
 

@@ -7,9 +7,9 @@
 #include <exception>
 #include <optional>
 
-#include "comm/backoff.hpp"
 #include "comm/calls.hpp"
 #include "comm/check.hpp"
+#include "comm/wait.hpp"
 #include "lockstep/comm/node_memory.hpp"
 
 namespace lockstep::comm {
@@ -86,7 +86,7 @@ class Ring {
 /// The first ranks of all nodes, where there are several.
 class FirstRanks {
  public:
-  FirstRanks(const Communicator& communicator, const Placement& placement) {
+  FirstRanks(const Communicator& communicator, const Placement& placement) : ranks_(communicator) {
     if (placement.nodes.size() == 1) return;
     check_mpi(MPI_Comm_split(communicator.handle(), placement.node_rank == 0 ? 0 : MPI_UNDEFINED,
                              communicator.rank(), &communicator_),
@@ -96,7 +96,9 @@ class FirstRanks {
   bool has_this() const noexcept { return communicator_ != MPI_COMM_NULL; }
   void broadcast(Chunk& chunk, std::size_t size) const {
     const auto bytes = static_cast<int>(offsetof(Chunk, bytes) + size);
-    check_mpi(MPI_Bcast(&chunk, bytes, MPI_BYTE, 0, communicator_), "MPI_Bcast");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibcast(&chunk, bytes, MPI_BYTE, 0, communicator_, &request), "MPI_Ibcast");
+    Wait(ranks_).finish(request, "a part of a broadcast between nodes");
   }
   /// Collective.
   void free() {
@@ -104,6 +106,7 @@ class FirstRanks {
   }
 
  private:
+  Communicator ranks_;  // all of them
   MPI_Comm communicator_ = MPI_COMM_NULL;
 };
 
@@ -144,9 +147,9 @@ void broadcast_chunks(const Communicator& communicator, std::uint64_t bytes, con
     return number.has_value();
   };
   for (std::uint64_t next = 0; next < chunks; ++next) {
-    Backoff backoff(ring.placement().crowded);
+    Wait wait(communicator.rank(), communicator.options().deadline, ring.placement().crowded);
     while (!ring.is_filled(next)) {
-      if (!fill_another()) backoff.pause();
+      if (!fill_another() && !wait.pause()) wait.give_up("a part of a broadcast");
     }
     Chunk& chunk = ring[next];
     if (sends) first_ranks.broadcast(chunk, size_of(next));

@@ -146,7 +146,7 @@ double CodecExchange::read_headers(Group& group, std::size_t size) {
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     const MessageHeader header = MessageHeader::of(message(group, node, size));
     if (!header.agrees_with(first)) {
-      node_.fail(describe_difference(first.announcement, header.announcement));
+      node_.fail({ErrorKind::state, describe_difference(first.announcement, header.announcement)});
     }
     weights_.push_back(header.announcement.weight);
   }
@@ -171,6 +171,10 @@ void CodecExchange::read_round(Group& group) {
       measure(std::span(&codec.measured(), 1), {0, piece.bytes / line_bytes}, result_);
     }
   });
+}
+
+void CodecExchange::add_missing(std::set<int>& ranks) const {
+  for (const auto& running : running_) running.messages.add_missing(ranks);
 }
 
 }  // namespace lockstep::comm

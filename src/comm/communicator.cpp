@@ -13,6 +13,7 @@
 #include "comm/check.hpp"
 #include "comm/element.hpp"
 #include "comm/find_placement.hpp"
+#include "comm/wait.hpp"
 #include "lockstep/core/checked_cast.hpp"
 #include "lockstep/core/error.hpp"
 
@@ -99,10 +100,15 @@ struct Communicator::Duplicate {
   std::unique_ptr<comm::Calls> calls;  // from the first one on
 
   Duplicate(MPI_Comm original, const CommunicatorOptions& options) : options(options) {
-    check_mpi(MPI_Comm_dup(original, &communicator), "MPI_Comm_dup");
-    check_mpi(MPI_Comm_set_errhandler(communicator, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    std::vector<MPI_Comm> made{MPI_COMM_NULL};
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Comm_idup(original, made.data(), &request), "MPI_Comm_idup");
+    comm::Wait(-1, options.deadline, true)
+        .finish(request, made, "all ranks to make a duplicate of the communicator");
+    communicator = made[0];
     check_mpi(MPI_Comm_rank(communicator, &rank), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
+    check_mpi(MPI_Comm_set_errhandler(communicator, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   }
   ~Duplicate() {
     if (communicator != MPI_COMM_NULL && !mpi_is_finalized()) park(communicator);
@@ -139,8 +145,8 @@ const CommunicatorOptions& Communicator::options() const noexcept { return dupli
 
 const Placement& Communicator::placement() const {
   Duplicate& own = *duplicate_;
-  const MPI_Comm communicator = own.open();
-  if (!own.placement) own.placement = comm::find_placement(communicator, own.options.node);
+  own.open();
+  if (!own.placement) own.placement = comm::find_placement(*this);
   return *own.placement;
 }
 
@@ -189,9 +195,11 @@ void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
     if (bytes > comm::Calls::short_bytes) {
       calls->combine(data, 0, comm::element_of<T>, op, job);
       in_pieces(values.size(), [&](std::size_t offset, int count) {
-        check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(),
-                                mpi_op(op), communicator),
-                  "MPI_Allreduce");
+        MPI_Request request = MPI_REQUEST_NULL;
+        check_mpi(MPI_Iallreduce(MPI_IN_PLACE, values.data() + offset, count, mpi_type<T>(),
+                                 mpi_op(op), communicator, &request),
+                  "MPI_Iallreduce");
+        comm::Wait(*this).finish(request, "all ranks to reduce");
       });
       if constexpr (std::is_floating_point_v<T>) {
         if (op == ReduceOp::mean) {
@@ -230,8 +238,10 @@ void broadcast_values(const Communicator& communicator, std::byte* values, std::
   }
   calls->announce(job);
   in_pieces(size, [&](std::size_t offset, int count) {
-    check_mpi(MPI_Bcast(values + offset, count, MPI_BYTE, root, communicator.handle()),
-              "MPI_Bcast");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibcast(values + offset, count, MPI_BYTE, root, communicator.handle(), &request),
+              "MPI_Ibcast");
+    comm::Wait(communicator).finish(request, "the broadcast of", root);
   });
 }
 
@@ -271,9 +281,11 @@ std::vector<T> Communicator::gather(std::span<const T> values, int root) const {
   agree([&] {
     if (rank() == root) all.resize(values.size() * static_cast<std::size_t>(size()));
   });
-  check_mpi(MPI_Gather(values.data(), count, mpi_type<T>(), all.data(), count, mpi_type<T>(), root,
-                       communicator),
-            "MPI_Gather");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Igather(values.data(), count, mpi_type<T>(), all.data(), count, mpi_type<T>(), root,
+                        communicator, &request),
+            "MPI_Igather");
+  comm::Wait(*this).finish(request, all, "the gather to", root);
   return all;
 }
 
@@ -292,8 +304,10 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
   constexpr int tag = 1;
   if (rank() != root) {
     in_pieces(text.size(), [&](std::size_t offset, int count) {
-      check_mpi(MPI_Send(text.data() + offset, count, MPI_CHAR, root, tag, communicator),
-                "MPI_Send");
+      MPI_Request request = MPI_REQUEST_NULL;
+      check_mpi(MPI_Isend(text.data() + offset, count, MPI_CHAR, root, tag, communicator, &request),
+                "MPI_Isend");
+      comm::Wait(*this).finish(request, "a text to reach", root);
     });
     return {};
   }
@@ -304,9 +318,11 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
       continue;
     }
     in_pieces(received.size(), [&](std::size_t offset, int count) {
-      check_mpi(MPI_Recv(received.data() + offset, count, MPI_CHAR, source, tag, communicator,
-                         MPI_STATUS_IGNORE),
-                "MPI_Recv");
+      MPI_Request request = MPI_REQUEST_NULL;
+      check_mpi(
+          MPI_Irecv(received.data() + offset, count, MPI_CHAR, source, tag, communicator, &request),
+          "MPI_Irecv");
+      comm::Wait(*this).finish(request, all, "the text of", source);
     });
   }
   return all;

@@ -20,34 +20,43 @@ struct Address {
 };
 
 // Whether the ranks of a machine may run on fewer cores than they are. Collective over them.
-bool is_crowded(MPI_Comm machine) {
+bool is_crowded(const Communicator& ranks, MPI_Comm machine) {
   cpu_set_t cores;
   CPU_ZERO(&cores);
   // It fails where there are more cores than the set has room for, which is enough.
   if (sched_getaffinity(0, sizeof(cores), &cores) != 0) std::memset(&cores, 0xff, sizeof(cores));
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof(cores), MPI_BYTE, MPI_BOR, machine),
-            "MPI_Allreduce");
-  int ranks = 0;
-  check_mpi(MPI_Comm_size(machine, &ranks), "MPI_Comm_size");
-  return CPU_COUNT(&cores) < ranks;
+  std::vector<cpu_set_t> all{cores};
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(MPI_IN_PLACE, all.data(), sizeof(cpu_set_t), MPI_BYTE, MPI_BOR, machine,
+                           &request),
+            "MPI_Iallreduce");
+  Wait(ranks).finish(request, all, "the ranks of this machine to say on which cores they are");
+  int size = 0;
+  check_mpi(MPI_Comm_size(machine, &size), "MPI_Comm_size");
+  return CPU_COUNT(&all[0]) < size;
 }
 
 }  // namespace
 
-Placement find_placement(MPI_Comm communicator, std::optional<int> node) {
-  int own = 0;
-  check_mpi(MPI_Comm_rank(communicator, &own), "MPI_Comm_rank");
+Placement find_placement(const Communicator& ranks) {
+  const int own = ranks.rank();
+  const std::optional<int> node = ranks.options().node;
+  // The split cannot be given up, so that all ranks are waited for before.
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibarrier(ranks.handle(), &request), "MPI_Ibarrier");
+  Wait(ranks).finish(request, "all ranks to say which machine they are on");
   MPI_Comm machine = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(communicator, MPI_COMM_TYPE_SHARED, own, MPI_INFO_NULL, &machine),
+  check_mpi(MPI_Comm_split_type(ranks.handle(), MPI_COMM_TYPE_SHARED, own, MPI_INFO_NULL, &machine),
             "MPI_Comm_split_type");
   Placement placement;
-  placement.crowded = is_crowded(machine);
-  const Address address{
-      .machine = minimum(machine, own), .has_number = node ? 1 : 0, .number = node.value_or(0)};
+  placement.crowded = is_crowded(ranks, machine);
+  const Address address{.machine = minimum(ranks, machine, own),
+                        .has_number = node ? 1 : 0,
+                        .number = node.value_or(0)};
   check_mpi(MPI_Comm_free(&machine), "MPI_Comm_free");
 
   std::map<Address, std::size_t> known;
-  const std::vector<Address> addresses = all_gather(communicator, address);
+  const std::vector<Address> addresses = all_gather(ranks, address);
   for (std::size_t rank = 0; rank < addresses.size(); ++rank) {
     const auto [entry, added] = known.try_emplace(addresses[rank], placement.nodes.size());
     if (added) placement.nodes.emplace_back();

@@ -1,14 +1,10 @@
 #pragma once
 
-#include <mpi.h>
-
-#include <optional>
-
-#include "lockstep/comm/placement.hpp"
+#include "lockstep/comm/communicator.hpp"
 
 namespace lockstep::comm {
 
-/// Collective. Ranks of one machine that give different numbers count as on different nodes.
-Placement find_placement(MPI_Comm communicator, std::optional<int> node);
+/// Collective. Ranks of one machine that give different numbers as options().node count as on different nodes.
+Placement find_placement(const Communicator& ranks);
 
 }  // namespace lockstep::comm

@@ -35,12 +35,14 @@ std::byte* Messages::Buffer::reserve(std::size_t bytes) {
 }
 
 void Messages::send(const std::byte* data, std::size_t bytes, int rank, int tag) {
+  ranks_.push_back(rank);
   check_mpi(MPI_Isend(data, static_cast<int>(bytes), MPI_BYTE, rank, tag, communicator_,
                       &requests_.emplace_back(MPI_REQUEST_NULL)),
             "MPI_Isend");
 }
 
 void Messages::receive(std::byte* data, std::size_t bytes, int rank, int tag) {
+  ranks_.push_back(rank);
   check_mpi(MPI_Irecv(data, static_cast<int>(bytes), MPI_BYTE, rank, tag, communicator_,
                       &requests_.emplace_back(MPI_REQUEST_NULL)),
             "MPI_Irecv");
@@ -51,8 +53,20 @@ bool Messages::test() {
   check_mpi(
       MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
       "MPI_Testall");
-  if (done != 0) requests_.clear();
+  if (done != 0) {
+    requests_.clear();
+    ranks_.clear();
+  }
   return done != 0;
+}
+
+void Messages::add_missing(std::set<int>& ranks) const {
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    int done = 0;
+    check_mpi(MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE),
+              "MPI_Request_get_status");
+    if (done == 0) ranks.insert(ranks_[i]);
+  }
 }
 
 }  // namespace lockstep::comm

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,8 @@ class Messages {
   void receive(std::byte* data, std::size_t bytes, int rank, int tag);
   /// Whether all of them have arrived.
   bool test();
+  /// Adds the ranks whose messages have not.
+  void add_missing(std::set<int>& ranks) const;
 
  private:
   struct FreeBytes {
@@ -75,6 +78,7 @@ class Messages {
 
   MPI_Comm communicator_;
   std::vector<MPI_Request> requests_;
+  std::vector<int> ranks_;  // of the requests
   Buffer outgoing_;
   std::vector<Buffer> incoming_;
   std::shared_ptr<void> kept_;

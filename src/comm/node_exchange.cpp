@@ -251,17 +251,27 @@ void NodeExchange::check_headers(Slot& slot) {
     if (slot.way == Way::receives && node != slot.chunk % lanes_.nodes()) continue;
     const MessageHeader header = header_of(slot, node);
     if (header.agrees_with(first)) continue;
-    node_.fail(describe_difference(first.announcement, header.announcement));
+    node_.fail({ErrorKind::state, describe_difference(first.announcement, header.announcement)});
   }
 }
 
+namespace {
+
+// What a rank that does not go on tells the others, before the message.
+struct Failure {
+  std::uint64_t completed;  // reductions, of the sender
+  ErrorKind kind;
+};
+
+}  // namespace
+
 // Not among the other messages: one that is long needs both sides, and so may never come from who
 // has failed.
-void NodeExchange::send_failure(const std::string& message) {
-  const std::uint64_t completed = node_.completed();
-  failure_.resize(sizeof(completed) + message.size());
-  std::memcpy(failure_.data(), &completed, sizeof(completed));
-  std::memcpy(failure_.data() + sizeof(completed), message.data(), message.size());
+void NodeExchange::send_failure(const ErrorReport& report) {
+  const Failure failure{node_.completed(), report.kind};
+  failure_.resize(sizeof(failure) + report.message.size());
+  std::memcpy(failure_.data(), &failure, sizeof(failure));
+  std::memcpy(failure_.data() + sizeof(failure), report.message.data(), report.message.size());
   for (std::size_t lane = lanes_.first(); lane < lanes_.last(); ++lane) {
     for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
       if (node == lanes_.own_node()) continue;
@@ -276,10 +286,11 @@ void NodeExchange::send_failure(const std::string& message) {
 void NodeExchange::check_others() {
   if (!received_failure_.empty()) {
     // What the other has completed, this node can complete as well.
-    std::uint64_t completed = 0;
-    std::memcpy(&completed, received_failure_.data(), sizeof(completed));
-    if (node_.completed() < completed) return;
-    node_.fail({received_failure_.begin() + sizeof(completed), received_failure_.end()});
+    Failure failure;
+    std::memcpy(&failure, received_failure_.data(), sizeof(failure));
+    if (node_.completed() < failure.completed) return;
+    node_.fail(
+        {failure.kind, {received_failure_.begin() + sizeof(failure), received_failure_.end()}});
   }
   int found = 0;
   MPI_Status status;
@@ -291,6 +302,12 @@ void NodeExchange::check_others() {
   check_mpi(MPI_Recv(received_failure_.data(), size, MPI_BYTE, status.MPI_SOURCE, failure_tag,
                      communicator_, MPI_STATUS_IGNORE),
             "MPI_Recv");
+}
+
+void NodeExchange::add_missing(std::set<int>& ranks) const {
+  for (std::uint64_t number = concluded_; number < issued_; ++number) {
+    slots_[number % slots_.size()].messages.add_missing(ranks);
+  }
 }
 
 }  // namespace lockstep::comm

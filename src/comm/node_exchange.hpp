@@ -4,13 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <set>
 #include <vector>
 
 #include "comm/lanes.hpp"
 #include "comm/messages.hpp"
 #include "comm/node_reduction.hpp"
 #include "comm/node_sums.hpp"
+#include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
 
@@ -33,10 +34,12 @@ class NodeExchange {
   /// How many reductions it has nothing left to do for.
   std::uint64_t finished() const noexcept { return finished_; }
 
-  /// StateError where a rank of another node has failed, and all is complete that it has completed.
+  /// Throws where a rank of another node has failed, and all is complete that it has completed.
   void check_others();
   /// Tells the other nodes why this rank does not go on. To be called once, and nothing after it.
-  void send_failure(const std::string& message);
+  void send_failure(const ErrorReport& report);
+  /// Adds the ranks of other nodes whose messages have not come.
+  void add_missing(std::set<int>& ranks) const;
 
  private:
   enum class Way { direct, combines, receives };
@@ -84,7 +87,7 @@ class NodeExchange {
   std::uint64_t next_sequence_ = 1;           // of the next chunk to issue
   std::uint64_t finished_ = 0;                // reductions
   std::size_t next_lane_ = 0, next_chunk_ = 0, next_line_ = 0;
-  // How many reductions the sender has completed, and why it does not go on.
+  // A Failure, and the message.
   std::vector<char> failure_;  // may still be on its way
   std::vector<char> received_failure_;
   std::vector<MPI_Request> failure_sends_;

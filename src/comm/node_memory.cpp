@@ -99,11 +99,10 @@ std::shared_ptr<void> map(int descriptor, std::size_t bytes) try {
 // What the first rank that failed says, on all ranks; nothing where none did. Collective.
 std::optional<std::string> first_failure(const Communicator& communicator, const Outcome& outcome) {
   const int none = communicator.size();
-  const int culprit =
-      comm::minimum(communicator.handle(), outcome.empty() ? none : communicator.rank());
+  const int culprit = comm::minimum(communicator, communicator.handle(),
+                                    outcome.empty() ? none : communicator.rank());
   if (culprit == none) return std::nullopt;
-  return fmt::format("{} on rank {}", comm::broadcast(communicator.handle(), outcome, culprit),
-                     culprit);
+  return fmt::format("{} on rank {}", comm::broadcast(communicator, outcome, culprit), culprit);
 }
 
 // As Communicator::agree does it, which this memory may yet be for. Collective.
@@ -116,7 +115,7 @@ void prepare(const Communicator& communicator, const Work& work) {
   } catch (const std::bad_alloc&) {
     culprit = communicator.rank();
   }
-  culprit = comm::minimum(communicator.handle(), culprit);
+  culprit = comm::minimum(communicator, communicator.handle(), culprit);
   if (culprit == none) return;
   throw_collective({ErrorKind::other, fmt::format("out of memory (rank {})", culprit)});
 }
@@ -143,7 +142,7 @@ NodeMemory::NodeMemory(const Communicator& communicator, std::size_t segment_byt
     std::random_device random;
     token = std::uint64_t{random()} << 32 | random();
   });
-  check_mpi(MPI_Bcast(&token, sizeof token, MPI_BYTE, 0, communicator.handle()), "MPI_Bcast");
+  token = comm::broadcast_value(communicator, token, 0);
   std::array<char, 64> name{};
   fmt::format_to_n(name.data(), name.size() - 1, "/lockstep-{:016x}-{}", token, placement_.node);
   const std::vector<int>& neighbours = placement_.neighbours();

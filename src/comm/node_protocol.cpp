@@ -51,17 +51,19 @@ bool NodeProtocol::all_finished(std::uint64_t sequence) noexcept {
   return true;
 }
 
-void NodeProtocol::fail(std::string_view message) noexcept {
+void NodeProtocol::fail(const ErrorReport& report) noexcept {
   std::uint32_t untouched = 0;
   if (!failure_->state.compare_exchange_strong(untouched, 1, std::memory_order_acq_rel)) return;
-  const std::size_t size = std::min(message.size(), sizeof(failure_->message) - 1);
-  std::memcpy(failure_->message, message.data(), size);
+  failure_->kind = report.kind;
+  const std::size_t size = std::min(report.message.size(), sizeof(failure_->message) - 1);
+  std::memcpy(failure_->message, report.message.data(), size);
   failure_->message[size] = '\0';
   failure_->state.store(2, std::memory_order_release);
 }
 
-std::string_view NodeProtocol::failure() const noexcept {
-  return failure_->state.load(std::memory_order_acquire) == 2 ? failure_->message : "";
+std::optional<ErrorReport> NodeProtocol::failure() const {
+  if (failure_->state.load(std::memory_order_acquire) != 2) return std::nullopt;
+  return ErrorReport{failure_->kind, failure_->message};
 }
 
 void NodeProtocol::leave() noexcept { progress_[rank_].left.store(1, std::memory_order_release); }
@@ -75,6 +77,24 @@ int NodeProtocol::who_left_before(std::uint64_t sequence) const noexcept {
     }
   }
   return -1;
+}
+
+std::vector<int> NodeProtocol::not_announced(std::uint64_t sequence) const {
+  std::vector<int> ranks;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (announced(rank, sequence).sequence.load(std::memory_order_acquire) < sequence) {
+      ranks.push_back(rank);
+    }
+  }
+  return ranks;
+}
+
+std::vector<int> NodeProtocol::not_finished(std::uint64_t sequence) const {
+  std::vector<int> ranks;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (progress_[rank].finished.load(std::memory_order_acquire) < sequence) ranks.push_back(rank);
+  }
+  return ranks;
 }
 
 }  // namespace lockstep::comm

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <optional>
+#include <vector>
 
 #include "comm/announcement.hpp"
+#include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
 
@@ -31,14 +33,17 @@ class NodeProtocol {
   bool all_finished(std::uint64_t sequence) noexcept;
 
   /// Tells the others why none of this can go on; the first word counts.
-  void fail(std::string_view message) noexcept;
-  /// What a rank has failed with; empty where none has.
-  std::string_view failure() const noexcept;
+  void fail(const ErrorReport& report) noexcept;
+  /// What a rank has failed with.
+  std::optional<ErrorReport> failure() const;
 
   /// This rank takes part in nothing more.
   void leave() noexcept;
   /// A rank that has left before it was done with that reduction; -1 where there is none.
   int who_left_before(std::uint64_t sequence) const noexcept;
+  /// Those that have not announced a reduction, and those that have, but have not written their shares.
+  std::vector<int> not_announced(std::uint64_t sequence) const;
+  std::vector<int> not_finished(std::uint64_t sequence) const;
 
  private:
   // A line of cache is written by one rank. Two of them are fetched at a time, hence 128 bytes.
@@ -52,7 +57,8 @@ class NodeProtocol {
   };
   struct alignas(128) Failure {
     std::atomic<std::uint32_t> state;  // 0, 1 while it is being written, 2
-    char message[508];
+    ErrorKind kind;
+    char message[507];
   };
   static_assert(sizeof(Announced) == 64 && std::atomic<std::uint64_t>::is_always_lock_free &&
                 std::atomic<std::uint32_t>::is_always_lock_free);

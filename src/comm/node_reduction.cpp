@@ -18,7 +18,7 @@ constexpr std::size_t cached_lines = 1024;
 }  // namespace
 
 NodeReduction::NodeReduction(const NodeView& view, std::size_t capacity)
-    : view_(view), protocol_(view.control, view.place, view.ranks, capacity), running_(capacity) {
+    : view_(view), protocol_(view.control, view.place, size(), capacity), running_(capacity) {
   operands_.reserve(view.sources.size());
 }
 
@@ -33,7 +33,7 @@ std::uint64_t NodeReduction::start(const Job& job) {
                       .count = job.count,
                       .weight = job.weight,
                       .number = job.number,
-                      .rank = view_.rank,
+                      .rank = rank(),
                       .element = job.call == Call::reduction ? first.element : job.element,
                       .op = first.op,
                       .call = job.call});
@@ -45,9 +45,9 @@ bool NodeReduction::ready(std::uint64_t sequence) {
   if (slot.checked) return true;
   if (!protocol_.all_announced(sequence)) return false;
   const Announcement& first = protocol_.announcement(0, sequence);
-  for (int place = 1; place < view_.ranks; ++place) {
+  for (int place = 1; place < size(); ++place) {
     const Announcement& other = protocol_.announcement(place, sequence);
-    if (!other.agrees_with(first)) fail(describe_difference(first, other));
+    if (!other.agrees_with(first)) fail({ErrorKind::state, describe_difference(first, other)});
   }
   slot.checked = true;
   return true;
@@ -55,7 +55,7 @@ bool NodeReduction::ready(std::uint64_t sequence) {
 
 double NodeReduction::weight(std::uint64_t sequence) const noexcept {
   double sum = 0;
-  for (int place = 0; place < view_.ranks; ++place) {
+  for (int place = 0; place < size(); ++place) {
     sum += protocol_.announcement(place, sequence).weight;
   }
   return sum;
@@ -87,7 +87,7 @@ void NodeReduction::reduce_share(const Job& job, std::uint64_t sequence) {
   const std::span<const std::byte> noted = combine_at(notes, notes.offset, notes.bytes);
   if (view_.place == 0) std::memcpy(view_.result + notes.offset, noted.data(), noted.size());
   job.sink->begin(noted);
-  const LineRange share = job.shares[static_cast<std::size_t>(view_.rank)];
+  const LineRange share = job.shares[static_cast<std::size_t>(rank())];
   for (LineRange range{share.begin, share.begin}; range.end < share.end;) {
     range = {range.end, std::min(range.end + cached_lines, share.end)};
     for_lines(job.pieces, range, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
@@ -111,9 +111,8 @@ void NodeReduction::reduce() {
       reduce_share(job, sequence);
       continue;
     }
-    const LineRange share =
-        share_of(job.measured, lines(sequence), static_cast<std::size_t>(view_.place),
-                 static_cast<std::size_t>(view_.ranks));
+    const LineRange share = share_of(job.measured, lines(sequence),
+                                     static_cast<std::size_t>(view_.place), view_.ranks.size());
     // Who has nothing to do need not wait before it says so.
     if (share.begin == share.end) continue;
     if (!ready(sequence)) return;
@@ -138,31 +137,46 @@ bool NodeReduction::complete() noexcept {
 }
 
 void NodeReduction::check_others() {
-  const std::string message(protocol_.failure());
+  const std::optional<ErrorReport> failure = protocol_.failure();
   // Another may have failed in a later reduction, and what is complete here stays so.
   if (complete()) return;
-  if (!message.empty()) fail(message);
+  if (failure) fail(*failure);
   const std::uint64_t next = completed_ + 1;
   const int left = protocol_.who_left_before(next);
   if (left < 0) return;
-  fail(fmt::format("rank {} of the {} on this node has gone before call {}, which others make",
-                   left, view_.ranks, next));
+  fail({ErrorKind::state, fmt::format("rank {} has gone before call {}, which others make",
+                                      view_.ranks[static_cast<std::size_t>(left)], next)});
 }
 
-void NodeReduction::set_failed(const std::string& message) {
-  failure_ = message;
-  protocol_.fail(message);
+void NodeReduction::set_failed(const ErrorReport& report) {
+  protocol_.fail(report);
+  // The first word counts, which may be shortened there.
+  const std::optional<ErrorReport> first = protocol_.failure();
+  failure_ = first && !report.message.starts_with(first->message) ? *first : report;
 }
 
-void NodeReduction::fail(const std::string& message) {
-  set_failed(message);
+void NodeReduction::fail(const ErrorReport& report) {
+  set_failed(report);
   raise();
 }
 
 void NodeReduction::raise() const {
-  StateError error(failure_);
-  error.set_collective(true);
-  throw error;
+  // Who is not there throws nothing.
+  if (failure_->kind == ErrorKind::deadline) throw DeadlineError(failure_->message);
+  throw_collective(*failure_);
+}
+
+NodeReduction::Missing NodeReduction::missing() const {
+  const std::uint64_t next = completed_ + 1;
+  const auto ranks = [&](std::vector<int> places) {
+    for (int& place : places) place = view_.ranks[static_cast<std::size_t>(place)];
+    return places;
+  };
+  Missing missing{.announcement = protocol_.announcement(view_.place, next),
+                  .absent = ranks(protocol_.not_announced(next)),
+                  .at_work = {}};
+  if (missing.absent.empty()) missing.at_work = ranks(protocol_.not_finished(next));
+  return missing;
 }
 
 }  // namespace lockstep::comm

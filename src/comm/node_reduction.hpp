@@ -2,7 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "comm/job.hpp"
@@ -19,9 +19,8 @@ struct NodeView {
     int place;
   };
 
-  int place = 0;  ///< of this rank among those of the node
-  int ranks = 1;
-  int rank = 0;  ///< of this rank in the whole job, for messages
+  std::vector<int> ranks;  ///< of the node
+  int place = 0;           ///< of this rank among them
   std::byte* segments = nullptr;
   std::vector<Source> sources;
   SumOrder order;                ///< in which sources are combined
@@ -64,16 +63,24 @@ class NodeReduction {
   /// Whether all ranks have done their share of all that was started here.
   bool complete() noexcept;
 
-  /// StateError where another rank has failed, or will not come, and not all is complete.
+  /// Throws where another rank has failed, or will not come, and not all is complete.
   void check_others();
-  /// Throws StateError here, and on the other ranks of the node as soon as they look.
-  [[noreturn]] void fail(const std::string& message);
+  /// Throws here, and on the other ranks of the node as soon as they look.
+  [[noreturn]] void fail(const ErrorReport& report);
   /// Nothing goes on here any more, and neither on the other ranks of the node.
-  void set_failed(const std::string& message);
-  bool failed() const noexcept { return !failure_.empty(); }
+  void set_failed(const ErrorReport& report);
+  bool failed() const noexcept { return failure_.has_value(); }
   /// Throws what this has failed with.
   [[noreturn]] void raise() const;
   void leave() noexcept { protocol_.leave(); }
+
+  /// The ranks of the node that the next reduction to complete waits for.
+  struct Missing {
+    Announcement announcement;  ///< of this rank
+    std::vector<int> absent;    ///< have not announced it
+    std::vector<int> at_work;   ///< have, and have not done their share
+  };
+  Missing missing() const;
 
  private:
   struct Running {
@@ -82,6 +89,8 @@ class NodeReduction {
     bool checked = false;
   };
 
+  int rank() const noexcept { return view_.ranks[static_cast<std::size_t>(view_.place)]; }
+  int size() const noexcept { return static_cast<int>(view_.ranks.size()); }
   bool is_there(const Job& job) const noexcept;
   void reduce_share(const Job& job, std::uint64_t sequence);
   Running& running(std::uint64_t sequence) { return running_[sequence % running_.size()]; }
@@ -95,7 +104,7 @@ class NodeReduction {
   std::vector<Operand> operands_;
   std::vector<Line> lines_;  // results on their way to a sink
   std::uint64_t started_ = 0, worked_ = 0, completed_ = 0;
-  std::string failure_;
+  std::optional<ErrorReport> failure_;
 };
 
 }  // namespace lockstep::comm

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "comm/check.hpp"
+#include "comm/wait.hpp"
 
 namespace lockstep::comm {
 namespace {
@@ -14,9 +15,12 @@ struct Request {
 };
 constexpr std::uint64_t no_more = std::numeric_limits<std::uint64_t>::max();
 
-void send(const Request& request, int rank, MPI_Comm communicator) {
-  check_mpi(MPI_Send(&request, sizeof(request), MPI_BYTE, rank, request_tag, communicator),
-            "MPI_Send");
+void send(const Request& wanted, int rank, const Communicator& communicator) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Isend(&wanted, sizeof(wanted), MPI_BYTE, rank, request_tag, communicator.handle(),
+                      &request),
+            "MPI_Isend");
+  Wait(communicator).finish(request, "what is asked of it to reach", rank);
 }
 
 }  // namespace
@@ -25,38 +29,40 @@ MPI_Request Pull::start(int rank, std::uint64_t array, std::uint64_t offset,
                         std::span<std::byte> into) {
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Irecv(into.data(), static_cast<int>(into.size()), MPI_BYTE, rank, answer_tag,
-                      communicator_, &request),
+                      communicator_.handle(), &request),
             "MPI_Irecv");
   send({.array = array, .offset = offset, .bytes = into.size()}, rank, communicator_);
   return request;
 }
 
 void Pull::wait(MPI_Request& request) {
-  check_mpi(MPI_Wait(&request, MPI_STATUS_IGNORE), "MPI_Wait");
+  Wait(communicator_).finish(request, "bytes of other ranks");
 }
 
 void Pull::end() {
-  int own = 0, ranks = 0;
-  check_mpi(MPI_Comm_rank(communicator_, &own), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(communicator_, &ranks), "MPI_Comm_size");
-  for (int rank = 0; rank < ranks; ++rank) {
-    if (rank != own) send({.array = no_more, .offset = 0, .bytes = 0}, rank, communicator_);
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    if (rank == communicator_.rank()) continue;
+    send({.array = no_more, .offset = 0, .bytes = 0}, rank, communicator_);
   }
 }
 
 void serve(const Communicator& communicator, int root,
            std::span<const std::span<const std::byte>> arrays) {
   while (true) {
-    Request request;
-    check_mpi(MPI_Recv(&request, sizeof(request), MPI_BYTE, root, request_tag,
-                       communicator.handle(), MPI_STATUS_IGNORE),
-              "MPI_Recv");
-    if (request.array == no_more) return;
+    MessageValue<Request> received({});
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Irecv(&received.get(), sizeof(Request), MPI_BYTE, root, request_tag,
+                        communicator.handle(), &request),
+              "MPI_Irecv");
+    Wait(communicator).finish(request, received, "the next request of", root);
+    const Request wanted = received.get();
+    if (wanted.array == no_more) return;
     const std::span<const std::byte> bytes =
-        arrays[request.array].subspan(request.offset, request.bytes);
-    check_mpi(MPI_Send(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, answer_tag,
-                       communicator.handle()),
-              "MPI_Send");
+        arrays[wanted.array].subspan(wanted.offset, wanted.bytes);
+    check_mpi(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, answer_tag,
+                        communicator.handle(), &request),
+              "MPI_Isend");
+    Wait(communicator).finish(request, "bytes to reach", root);
   }
 }
 

@@ -14,16 +14,16 @@ namespace lockstep::comm {
 /// any length. One at a time on a communicator.
 class Pull {
  public:
-  explicit Pull(const Communicator& communicator) : communicator_(communicator.handle()) {}
+  explicit Pull(const Communicator& communicator) : communicator_(communicator) {}
 
   /// Begins to read bytes of an array of that rank, by its number among those that it serves.
   MPI_Request start(int rank, std::uint64_t array, std::uint64_t offset, std::span<std::byte> into);
-  static void wait(MPI_Request& request);
+  void wait(MPI_Request& request);
   /// The others need not serve any more; to be called once.
   void end();
 
  private:
-  MPI_Comm communicator_;
+  Communicator communicator_;
 };
 
 /// Answers what `root` asks for, until it ends that.

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "comm/backoff.hpp"
 #include "comm/check.hpp"
+#include "comm/wait.hpp"
 #include "core/stream_copy.hpp"
 
 namespace lockstep::comm {
@@ -78,12 +78,12 @@ void RangeGather::exchange_nodes(std::span<const Ranges> of_ranks) {
           "MPI_Isend");
     });
   }
-  Backoff backoff(placement.crowded);
+  Wait wait(communicator_.rank(), communicator_.options().deadline, placement.crowded);
   for (int done = 0; done == 0;) {
     check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
                           MPI_STATUSES_IGNORE),
               "MPI_Testall");
-    if (done == 0) backoff.pause();
+    if (done == 0 && !wait.pause()) wait.give_up("values from other nodes");
   }
 }
 

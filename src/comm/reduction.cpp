@@ -1,11 +1,12 @@
 #include "comm/reduction.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
-#include "comm/backoff.hpp"
 #include "comm/check.hpp"
 #include "comm/codec_exchange.hpp"
 #include "comm/node_exchange.hpp"
@@ -91,16 +92,17 @@ Orders orders_of(const NodeMemory& memory, const Communicator& communicator, con
 
 Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes,
                      std::size_t capacity, const Parts& parts, WireFormat wire)
-    : memory_(communicator, segment_bytes,
+    : rank_(communicator.rank()),
+      deadline_(communicator.options().deadline),
+      memory_(communicator, segment_bytes,
               control_bytes(communicator, capacity) +
                   (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
       lanes_(memory_.placement()),
       result_(place_of_result(memory_, control_bytes(communicator, capacity))) {
   const Placement& placement = memory_.placement();
   Orders orders = orders_of(memory_, communicator, parts);
-  node_.emplace(NodeView{.place = placement.node_rank,
-                         .ranks = static_cast<int>(placement.neighbours().size()),
-                         .rank = communicator.rank(),
+  node_.emplace(NodeView{.ranks = placement.neighbours(),
+                         .place = placement.node_rank,
                          .segments = memory_.segment(0).data(),
                          .sources = std::move(orders.sources),
                          .order = std::move(orders.node),
@@ -122,15 +124,55 @@ Reduction::~Reduction() { node_->leave(); }
 
 void Reduction::start(const Job& job) {
   if (node_->failed()) node_->raise();
-  for (Backoff backoff(memory_.placement().crowded); !node_->has_room(); backoff.pause()) poll();
+  for (Wait wait = new_wait(); !node_->has_room(); pause(wait)) poll();
   node_->start(job);
   poll();
 }
 
-void Reduction::set_failed(const std::string& message) {
+void Reduction::set_failed(const std::string& message, ErrorKind kind) {
   if (std::exchange(failed_, true)) return;
-  if (!node_->failed()) node_->set_failed(message);
-  if (exchange_ != nullptr && may_call_mpi()) exchange_->send_failure(message);
+  if (!node_->failed()) node_->set_failed({kind, message});
+  if (exchange_ != nullptr && may_call_mpi()) exchange_->send_failure({kind, message});
+}
+
+Wait Reduction::new_wait() const noexcept {
+  return {rank_, deadline_, memory_.placement().crowded};
+}
+
+namespace {
+
+template <class Ranks>
+std::string list_of(const Ranks& ranks) {
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+}
+
+}  // namespace
+
+std::string Reduction::describe_missing() const {
+  const NodeReduction::Missing missing = node_->missing();
+  const std::string call = describe_call(missing.announcement);
+  if (!missing.absent.empty()) {
+    return fmt::format("{} to make {}", list_of(missing.absent), call);
+  }
+  std::set<int> ranks;
+  if (exchange_ != nullptr) {
+    exchange_->add_missing(ranks);
+    codecs_->add_missing(ranks);
+    shares_->add_missing(ranks);
+  }
+  if (!ranks.empty()) {
+    return fmt::format("messages from or to {}, on other nodes, in {}", list_of(ranks), call);
+  }
+  return fmt::format("{} to do a part of {}", list_of(missing.at_work), call);
+}
+
+void Reduction::give_up(const Wait& wait) {
+  try {
+    wait.give_up(describe_missing());
+  } catch (const DeadlineError& error) {
+    set_failed(error.what(), error.kind());
+    node_->raise();
+  }
 }
 
 bool Reduction::poll() {
@@ -138,6 +180,9 @@ bool Reduction::poll() {
   if (node_->failed()) node_->raise();
   try {
     return go_on();
+  } catch (const DeadlineError& error) {
+    set_failed(error.what(), error.kind());
+    throw;
   } catch (const std::exception& error) {
     set_failed(error.what());
     throw;
@@ -167,6 +212,9 @@ void Reduction::check_others() {
   try {
     node_->check_others();
     if (exchange_ != nullptr) exchange_->check_others();
+  } catch (const DeadlineError& error) {
+    set_failed(error.what(), error.kind());
+    throw;
   } catch (const std::exception& error) {
     set_failed(error.what());
     throw;
@@ -174,8 +222,8 @@ void Reduction::check_others() {
 }
 
 void Reduction::wait(std::uint64_t count) {
-  Backoff backoff(memory_.placement().crowded);
-  while (!poll() && node_->completed() < count) backoff.pause();
+  Wait wait = new_wait();
+  while (!poll() && node_->completed() < count) pause(wait);
 }
 
 }  // namespace lockstep::comm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -9,6 +10,7 @@
 #include "comm/job.hpp"
 #include "comm/lanes.hpp"
 #include "comm/node_reduction.hpp"
+#include "comm/wait.hpp"
 #include "lockstep/comm/node_memory.hpp"
 #include "lockstep/comm/wire.hpp"
 #include "lockstep/core/part_begin.hpp"
@@ -71,20 +73,32 @@ class Reduction {
 
   void start(const Job& job);
   /// Nothing is reduced from now on, here and on the ranks that wait for this one.
-  void set_failed(const std::string& message);
+  void set_failed(const std::string& message, ErrorKind kind = ErrorKind::state);
   /// Goes on with what is under way, without waiting; returns whether all of it is complete.
   bool poll();
   /// Throws where another rank has failed or left, for which poll() looks now and then only.
   void check_others();
-  /// Until so many reductions are complete, of those started so far; all of them if not said.
+  /// Until so many reductions are complete, of those started so far; all of them if not said. DeadlineError where
+  /// other ranks do not go on.
   void wait(std::uint64_t count);
   void wait() { wait(node_->started()); }
+  /// What a rank does between two polls, until the deadline of the communicator has passed.
+  Wait new_wait() const noexcept;
+  /// Gives up a wait for the others: throws DeadlineError, here and on the ranks that wait for this one.
+  [[noreturn]] void give_up(const Wait& wait);
   /// How many reductions are complete, of those started.
   std::uint64_t completed() const noexcept { return node_->completed(); }
 
  private:
   bool go_on();
+  std::string describe_missing() const;
+  void pause(Wait& wait) {
+    if (!wait.pause()) give_up(wait);
+  }
 
+  // No Communicator, which may be the owner of this.
+  int rank_;
+  std::chrono::milliseconds deadline_;
   NodeMemory memory_;
   Lanes lanes_;
   std::byte* result_;

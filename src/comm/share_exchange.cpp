@@ -166,8 +166,9 @@ void ShareExchange::take(Chunk& chunk) {
     const std::byte* const message = chunk.messages.incoming(node, chunk_bytes);
     const MessageHeader header = MessageHeader::of(message);
     if (!header.agrees_with({own, chunk.number})) {
-      node_.fail(node < own_node_ ? describe_difference(header.announcement, own)
-                                  : describe_difference(own, header.announcement));
+      node_.fail({ErrorKind::state, node < own_node_
+                                        ? describe_difference(header.announcement, own)
+                                        : describe_difference(own, header.announcement)});
     }
     received_.payloads.push_back(message + line_bytes);
     received_.weights.push_back(header.announcement.weight);
@@ -216,6 +217,10 @@ void ShareExchange::exchange_values(Chunk& chunk) {
       chunk.messages.send(own.data(), own.size(), partners_[node], values_tag);
     }
   }
+}
+
+void ShareExchange::add_missing(std::set<int>& ranks) const {
+  for (const auto& running : running_) running.messages.add_missing(ranks);
 }
 
 }  // namespace lockstep::comm

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,8 @@ class ShareExchange {
   void advance();
   /// How many reductions it has nothing left to do for.
   std::uint64_t finished() const noexcept;
+  /// Adds the ranks of other nodes whose messages have not come.
+  void add_missing(std::set<int>& ranks) const;
 
  private:
   // Of a reduction, for all shares.

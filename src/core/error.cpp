@@ -51,6 +51,8 @@ void throw_collective(const ErrorReport& report) {
       throw_as<CallbackError>(report.message);
     case ErrorKind::handle:
       throw_as<HandleError>(report.message);
+    case ErrorKind::deadline:
+      throw_as<DeadlineError>(report.message);
     case ErrorKind::other:
       break;
   }

@@ -8,7 +8,6 @@
 #include <numeric>
 #include <utility>
 
-#include "comm/backoff.hpp"
 #include "comm/calls.hpp"
 #include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
@@ -140,7 +139,7 @@ void GradientReducer::Engine::wait_until(const std::function<bool(bool all)>& do
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   comm::Calls* calls = comm::Calls::of(callers_);
-  comm::Backoff backoff(callers_.size() > 1 && communicator_.placement().crowded);
+  comm::Wait pause = reduction_->new_wait();
   while (true) {
     bool reduced = false;
     try {
@@ -152,8 +151,11 @@ void GradientReducer::Engine::wait_until(const std::function<bool(bool all)>& do
     }
     record_complete();
     step_complete();
-    if (done((calls == nullptr || calls->test()) && reduced)) break;
-    backoff.pause();
+    const bool called = calls == nullptr || calls->test();
+    if (done(called && reduced)) break;
+    if (pause.pause()) continue;
+    if (reduced && calls != nullptr) calls->give_up(pause);
+    reduction_->give_up(pause);
   }
   waited_ += std::chrono::duration<double>(Clock::now() - begin).count();
 }

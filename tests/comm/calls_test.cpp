@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <fstream>
 #include <functional>
 #include <span>
 #include <string>
@@ -114,6 +115,26 @@ TEST(Calls, that_agree_come_through_in_any_mixture) {
     EXPECT_EQ(text, std::string(200000, 'x'));
     ranks.close();
   }
+}
+
+// Memory that lockstep has mapped, which has no name any more but in this list.
+std::int64_t shared_memories() {
+  std::ifstream maps("/proc/self/maps");
+  std::int64_t count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/lockstep-") != std::string::npos) ++count;
+  }
+  return count;
+}
+
+TEST(Calls, give_their_memory_back_with_the_communicator) {
+  const std::int64_t before = shared_memories();
+  {
+    const Communicator ranks(world().handle());
+    ranks.barrier();
+    EXPECT_EQ(shared_memories(), before + (world().size() > 1 ? 1 : 0));
+  }
+  EXPECT_EQ(shared_memories(), before);
 }
 
 }  // namespace

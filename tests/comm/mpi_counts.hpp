@@ -60,6 +60,11 @@ int MPI_Comm_dup(MPI_Comm old, MPI_Comm* made) {
   using namespace lockstep::testing;
   return lockstep::testing::made(PMPI_Comm_dup(seen(old), made), mpi_counts.communicators);
 }
+int MPI_Comm_idup(MPI_Comm old, MPI_Comm* copy, MPI_Request* request) {
+  using namespace lockstep::testing;
+  return made(made(PMPI_Comm_idup(seen(old), copy, request), mpi_counts.communicators),
+              mpi_counts.requests);
+}
 int MPI_Comm_split(MPI_Comm old, int colour, int key, MPI_Comm* part) {
   using namespace lockstep::testing;
   const int code = PMPI_Comm_split(seen(old), colour, key, part);
@@ -107,6 +112,34 @@ int MPI_Irecv(void* data, int count, MPI_Datatype type, int from, int tag, MPI_C
 int MPI_Ibarrier(MPI_Comm where, MPI_Request* request) {
   using namespace lockstep::testing;
   return made(PMPI_Ibarrier(seen(where), request), mpi_counts.requests);
+}
+int MPI_Ibcast(void* data, int count, MPI_Datatype type, int root, MPI_Comm where,
+               MPI_Request* request) {
+  using namespace lockstep::testing;
+  return made(PMPI_Ibcast(data, count, type, root, seen(where), request), mpi_counts.requests);
+}
+int MPI_Iallreduce(const void* from, void* to, int count, MPI_Datatype type, MPI_Op op,
+                   MPI_Comm where, MPI_Request* request) {
+  using namespace lockstep::testing;
+  return made(PMPI_Iallreduce(from, to, count, type, op, seen(where), request),
+              mpi_counts.requests);
+}
+int MPI_Iallgather(const void* from, int sent, MPI_Datatype sent_type, void* to, int received,
+                   MPI_Datatype received_type, MPI_Comm where, MPI_Request* request) {
+  using namespace lockstep::testing;
+  return made(
+      PMPI_Iallgather(from, sent, sent_type, to, received, received_type, seen(where), request),
+      mpi_counts.requests);
+}
+int MPI_Igather(const void* from, int sent, MPI_Datatype sent_type, void* to, int received,
+                MPI_Datatype received_type, int root, MPI_Comm where, MPI_Request* request) {
+  using namespace lockstep::testing;
+  return made(
+      PMPI_Igather(from, sent, sent_type, to, received, received_type, root, seen(where), request),
+      mpi_counts.requests);
+}
+int MPI_Request_get_status(MPI_Request request, int* done, MPI_Status* status) {
+  return PMPI_Request_get_status(request, done, status);
 }
 int MPI_Test(MPI_Request* request, int* done, MPI_Status* status) {
   return lockstep::testing::completing(1, request,

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <random>
 #include <span>
 #include <string>
@@ -52,9 +53,10 @@ class Node {
     for (int place = 0; place < ranks_; ++place) {
       sources.push_back({static_cast<std::size_t>(place) * ranges * range_bytes, place});
     }
-    return {.place = rank,
-            .ranks = ranks_,
-            .rank = rank,
+    std::vector<int> ranks(static_cast<std::size_t>(ranks_));
+    std::iota(ranks.begin(), ranks.end(), 0);
+    return {.ranks = ranks,
+            .place = rank,
             .segments = segments_.get(),
             .sources = sources,
             .order = SumOrder::chain(sources.size()),
@@ -317,9 +319,8 @@ void a_difference_is_told_to_all(int ranks, std::size_t capacity, int odd, bool 
 void a_rank_that_leaves_is_named(int ranks, std::size_t capacity, int leaver) {
   const Node node(ranks, capacity);
   constexpr std::uint64_t together = 20;
-  const std::string expected = "rank " + std::to_string(leaver) + " of the " +
-                               std::to_string(ranks) + " on this node has gone before call " +
-                               std::to_string(together + 1);
+  const std::string expected =
+      "rank " + std::to_string(leaver) + " has gone before call " + std::to_string(together + 1);
   node.run([&](NodeReduction& reduction, int rank) {
     std::minstd_rand random(static_cast<unsigned>(rank) + 5);
     const Piece piece{

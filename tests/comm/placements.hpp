@@ -57,4 +57,14 @@ inline std::vector<Arrangement> arrangements() {
   return all;
 }
 
+/// One of each kind, for tests that take long.
+inline std::vector<Arrangement> few_arrangements() {
+  std::vector<Arrangement> all = arrangements();
+  std::erase_if(all, [](const Arrangement& arrangement) {
+    const std::string& name = arrangement.name;
+    return !name.starts_with("one node") && name != "a node a rank" && name != "two nodes by slot";
+  });
+  return all;
+}
+
 }  // namespace lockstep::testing

@@ -150,8 +150,8 @@ class Hosts(unittest.TestCase):
 
     def tell(self, job, *arguments):
         """What a command says of the cluster of a job."""
-        command, *rest = arguments
-        answer = subprocess.run([CLUSTER, command, *(["--cluster", str(job.pid)] if rest else []), *rest],
+        which = ["--cluster", str(job.pid)] if arguments[1:] else []
+        answer = subprocess.run([CLUSTER, arguments[0], *which, *arguments[1:]],
                                 text=True, capture_output=True, timeout=60)
         self.assertEqual((answer.returncode, answer.stderr), (0, ""), arguments)
         return answer.stdout
@@ -327,8 +327,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
 
     def heard(self, job, seconds):
         """The ranks that have heard of the other one within so many seconds."""
-        deadline = time.monotonic() + seconds
-        ranks = set()
+        deadline, ranks = time.monotonic() + seconds, set()
         while (left := deadline - time.monotonic()) > 0:
             if select.select([job.stdout], [], [], left)[0]:
                 ranks |= {"0", "1"} & set(os.read(job.stdout.fileno(), 1 << 16).decode())
@@ -383,7 +382,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             with self.started("echo started; read -r line") as other:
                 for arguments, message in [
                         (["h2", "--cluster", str(one.pid)], f"cluster {one.pid} has no host 'h2', but h0, h1"),
-                        (["h0"], f"several clusters are running: choose one of ")]:
+                        (["h0"], "several clusters are running: choose one of ")]:
                     answer = subprocess.run([CLUSTER, "kill", *arguments], text=True, capture_output=True, timeout=60)
                     self.assertEqual((answer.returncode, answer.stdout), (1, ""))
                     self.assertIn(message, answer.stderr)

@@ -28,10 +28,11 @@ typedef enum lockstep_status {
   LOCKSTEP_ERROR_STATE = 6,  /* the call came in a state that does not allow it */
   LOCKSTEP_ERROR_DATA = 7,   /* a file of data is missing, damaged or something else */
   LOCKSTEP_ERROR_CHECKPOINT =
-      8,                       /* a checkpoint is missing, damaged, or belongs to something else */
-  LOCKSTEP_ERROR_MPI = 9,      /* a call of MPI failed */
-  LOCKSTEP_ERROR_HANDLE = 10,  /* a handle is NULL, was freed, or is of another kind */
-  LOCKSTEP_ERROR_CALLBACK = 11 /* a function of the caller's said so */
+      8,                        /* a checkpoint is missing, damaged, or belongs to something else */
+  LOCKSTEP_ERROR_MPI = 9,       /* a call of MPI failed */
+  LOCKSTEP_ERROR_HANDLE = 10,   /* a handle is NULL, was freed, or is of another kind */
+  LOCKSTEP_ERROR_CALLBACK = 11, /* a function of the caller's said so */
+  LOCKSTEP_ERROR_DEADLINE = 12  /* other ranks have not come as long as this one waits for them */
 } lockstep_status;
 
 /* The message of the last call of this thread that failed; "" where none has. Valid until another

@@ -19,9 +19,12 @@ LOCKSTEP_CALL lockstep_status lockstep_environment_create(int* argc, char*** arg
                                                           lockstep_environment* result);
 
 /* A duplicate of the caller's communicator, on which all messages of lockstep travel. Collective.
- * MPI must be initialised. Options, alike on all ranks:
+ * MPI must be initialised. Options, all but the last alike on all ranks:
  *   share_memory  1: ranks of a node may work in memory that they share
- *   node          ranks of one machine with different numbers count as on different nodes */
+ *   node          ranks of one machine with different numbers count as on different nodes
+ *   deadline      600: seconds that this rank waits until others come to a collective call and go on with it; then it
+ *                 is LOCKSTEP_ERROR_DEADLINE. 0 is for ever. Where it is not given, LOCKSTEP_DEADLINE of the
+ *                 environment counts. */
 LOCKSTEP_CALL lockstep_status lockstep_communicator_create(MPI_Comm communicator,
                                                            const lockstep_option* options,
                                                            lockstep_communicator* result);

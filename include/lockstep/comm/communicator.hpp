@@ -2,6 +2,7 @@
 
 #include <mpi.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,12 +23,19 @@ namespace comm {
 class [[gnu::visibility("hidden")]] Calls;
 }
 
+/// What LOCKSTEP_DEADLINE says, in seconds, and 10 minutes where it is not set. OptionError where it is no such
+/// number.
+std::chrono::milliseconds default_deadline();
+
 struct CommunicatorOptions {
   /// Whether ranks of a node may work in memory that they share. Must be alike on all ranks.
   bool share_memory = true;
   /// Ranks of one machine that give different numbers count as on different nodes, as may be best
   /// for those of different sockets. All ranks must give one, or none.
   std::optional<int> node = std::nullopt;
+  /// How long this rank waits in a collective call, or for a reduction, until others come to it and go on with it; 0
+  /// is for ever. Then it is a DeadlineError.
+  std::chrono::milliseconds deadline = default_deadline();
 };
 
 /// A duplicate of the caller's MPI communicator, so that messages never mix with the caller's own.
@@ -37,11 +45,14 @@ struct CommunicatorOptions {
 /// such as a barrier and a broadcast, or broadcasts from different roots, all get a StateError that
 /// says what two of them have asked for; no collective call on this communicator works after that.
 /// (The constructor, the first placement(), and close() are not told to others before.) Failures of MPI
-/// are MpiError, a root that is no rank is an OptionError.
+/// are MpiError, a root that is no rank is an OptionError. Where others do not come, it is a DeadlineError that says who
+/// as far as it is known; no collective call works after that either, and what the call was to fill may still be
+/// written to.
 /// T is float, double, std::int64_t or std::uint8_t; in all_reduce also float16 or bfloat16.
 class Communicator {
  public:
-  /// Duplicates; collective over `communicator`.
+  /// Duplicates; collective over `communicator`. After a DeadlineError of this one, MPI may be unable to make other
+  /// communicators until the ranks that are missing have come to it.
   explicit Communicator(MPI_Comm communicator, const CommunicatorOptions& options = {});
 
   int rank() const noexcept;

@@ -22,6 +22,7 @@ enum class ErrorKind : std::uint8_t {
   mpi,         ///< MpiError
   callback,    ///< CallbackError
   handle,      ///< HandleError
+  deadline,    ///< DeadlineError
 };
 
 /// Base of all exceptions that lockstep throws. The message says what was expected, what was found,
@@ -101,6 +102,12 @@ class CallbackError : public Error {
 class HandleError : public Error {
  public:
   explicit HandleError(const std::string& message) : Error(message, ErrorKind::handle) {}
+};
+
+/// Other ranks did not come to a collective call, or not go on with it, as long as this one waits for them.
+class DeadlineError : public Error {
+ public:
+  explicit DeadlineError(const std::string& message) : Error(message, ErrorKind::deadline) {}
 };
 
 /// An exception reduced to what can be sent to another rank.

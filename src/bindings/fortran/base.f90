@@ -20,6 +20,7 @@ module lockstep_base
     enumerator :: LOCKSTEP_ERROR_MPI = 9 ! a call of MPI failed
     enumerator :: LOCKSTEP_ERROR_HANDLE = 10 ! an object is empty, was freed, or is of another kind
     enumerator :: LOCKSTEP_ERROR_CALLBACK = 11 ! a procedure of the caller's said so
+    enumerator :: LOCKSTEP_ERROR_DEADLINE = 12 ! other ranks have not come as long as this one waits for them
   end enum
 
   !> Element types: real(real32), real(real64), integer(int64), and integer(int8) for bytes of 0 to

@@ -19,9 +19,12 @@ module lockstep_ranks
   contains
     !> call communicator%create(comm, options): a duplicate of the caller's communicator, a
     !> type(MPI_Comm) of mpi_f08 or an integer of mpi, on which all messages of lockstep travel.
-    !> Collective. MPI must be initialised. Options, alike on all ranks:
+    !> Collective. MPI must be initialised. Options, all but the last alike on all ranks:
     !>   share_memory  .true.: ranks of a node may work in memory that they share
     !>   node          ranks of one machine with different numbers count as on different nodes
+    !>   deadline      600: seconds that this rank waits until others come to a collective call and go on with it;
+    !>                 then it is LOCKSTEP_ERROR_DEADLINE. 0 is for ever. Where it is not given, LOCKSTEP_DEADLINE of
+    !>                 the environment counts.
     generic :: create => create_f08, create_integer
     procedure :: rank => communicator_rank
     procedure :: size => communicator_size
