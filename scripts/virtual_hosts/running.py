@@ -18,6 +18,9 @@ class Cluster:
         self.number = number
         self.hosts = {}  # The process that holds the namespaces of each, by its name.
 
+    def names(self):
+        return sorted(self.hosts, key=lambda host: int(host[1:]))
+
     def command(self):
         words = pathlib.Path("/proc", str(self.number), "cmdline").read_bytes().decode(errors="replace").split("\0")
         return " ".join(words[words.index("run"):]).strip() if "run" in words else "?"
@@ -74,7 +77,7 @@ def find_host(name, number=None):
         raise ClusterError(f"several clusters are running: choose one of {numbers} by --cluster")
     hosts = running[0].hosts
     if name not in hosts:
-        names = ", ".join(sorted(hosts, key=lambda host: int(host[1:])))
+        names = ", ".join(running[0].names())
         raise ClusterError(f"cluster {running[0].number} has no host '{name}', but {names}")
     return hosts[name]
 
@@ -109,30 +112,28 @@ def has_ended_or_stopped(process):
     return match is None or match[1] in "TtXZ"
 
 
-def signal_all(holder, number):
-    """Sends a signal to all processes of a host, and to those that they start meanwhile, until none is left that goes
-    on where the signal ends or stops them."""
+def send(process, number):
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass
+
+
+def halt(holder, number):
+    """Sends a signal that ends or stops to all processes of a host, and to those that they start meanwhile."""
     deadline = time.monotonic() + 10
-    while True:
-        going = [process for process in processes_of(holder) if not has_ended_or_stopped(process)]
-        if number == signal.SIGCONT:
-            going = processes_of(holder)
-        for process in going:
-            try:
-                os.kill(process, number)
-            except ProcessLookupError:
-                pass
-        if not going or number == signal.SIGCONT:
-            return
+    while going := [process for process in processes_of(holder) if not has_ended_or_stopped(process)]:
         if time.monotonic() > deadline:
             raise ClusterError(f"processes {', '.join(map(str, going))} of the host do not react to signal {number}")
+        for process in going:
+            send(process, number)
         time.sleep(0.01)
 
 
 def kill(holder):
     """As a host without power: nobody hears that its processes have ended."""
     set_link(holder, "down")
-    signal_all(holder, signal.SIGKILL)
+    halt(holder, signal.SIGKILL)
     os.kill(holder, signal.SIGKILL)
 
 
@@ -145,8 +146,9 @@ def mend(holder):
 
 
 def pause(holder):
-    signal_all(holder, signal.SIGSTOP)
+    halt(holder, signal.SIGSTOP)
 
 
 def resume(holder):
-    signal_all(holder, signal.SIGCONT)
+    for process in processes_of(holder):
+        send(process, signal.SIGCONT)

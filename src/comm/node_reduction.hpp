@@ -70,7 +70,9 @@ class NodeReduction {
   /// Nothing goes on here any more, and neither on the other ranks of the node.
   void set_failed(const ErrorReport& report);
   bool failed() const noexcept { return failure_.has_value(); }
-  /// Throws what this has failed with.
+  /// What this has failed with.
+  const ErrorReport& failure() const { return *failure_; }
+  /// Throws that.
   [[noreturn]] void raise() const;
   void leave() noexcept { protocol_.leave(); }
 

@@ -132,7 +132,7 @@ void Reduction::start(const Job& job) {
 void Reduction::set_failed(const std::string& message, ErrorKind kind) {
   if (std::exchange(failed_, true)) return;
   if (!node_->failed()) node_->set_failed({kind, message});
-  if (exchange_ != nullptr && may_call_mpi()) exchange_->send_failure({kind, message});
+  if (exchange_ != nullptr && may_call_mpi()) exchange_->send_failure(node_->failure());
 }
 
 Wait Reduction::new_wait() const noexcept {
@@ -180,9 +180,6 @@ bool Reduction::poll() {
   if (node_->failed()) node_->raise();
   try {
     return go_on();
-  } catch (const DeadlineError& error) {
-    set_failed(error.what(), error.kind());
-    throw;
   } catch (const std::exception& error) {
     set_failed(error.what());
     throw;
@@ -212,9 +209,6 @@ void Reduction::check_others() {
   try {
     node_->check_others();
     if (exchange_ != nullptr) exchange_->check_others();
-  } catch (const DeadlineError& error) {
-    set_failed(error.what(), error.kind());
-    throw;
   } catch (const std::exception& error) {
     set_failed(error.what());
     throw;

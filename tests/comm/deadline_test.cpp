@@ -42,10 +42,8 @@ void expect_deadline(Call call, const Parts&... parts) {
 
 TEST(Deadline, ends_a_call_to_which_a_rank_does_not_come) {
   if (world().size() == 1) return;
-  for (const auto& [name, options, nodes] : few_arrangements()) {
-    CommunicatorOptions hurried = options;
-    hurried.deadline = 800ms;
-    const Communicator ranks(world().handle(), hurried);
+  for (const auto& [name, options, nodes] : few_arrangements(800ms)) {
+    const Communicator ranks(world().handle(), options);
     ranks.barrier();
     world().barrier();
     expect_deadline([&] { ranks.barrier(); }, "call 2: barrier");
@@ -69,10 +67,8 @@ TEST(Deadline, names_who_does_not_come) {
 
 TEST(Deadline, ends_a_reduction_of_shared_memory) {
   if (world().size() == 1) return;
-  for (const auto& [name, options, nodes] : few_arrangements()) {
-    CommunicatorOptions hurried = options;
-    hurried.deadline = 800ms;
-    const Communicator ranks(world().handle(), hurried);
+  for (const auto& [name, options, nodes] : few_arrangements(800ms)) {
+    const Communicator ranks(world().handle(), options);
     SharedBuffer<float> buffer(ranks, 1000);
     world().barrier();
     expect_deadline([&] { buffer.all_reduce(); }, "call 1: sum of 1000 f32");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <map>
 #include <string>
@@ -57,13 +58,14 @@ inline std::vector<Arrangement> arrangements() {
   return all;
 }
 
-/// One of each kind, for tests that take long.
-inline std::vector<Arrangement> few_arrangements() {
+/// One of each kind, with a deadline, for tests that wait for it.
+inline std::vector<Arrangement> few_arrangements(std::chrono::milliseconds deadline) {
   std::vector<Arrangement> all = arrangements();
   std::erase_if(all, [](const Arrangement& arrangement) {
     const std::string& name = arrangement.name;
     return !name.starts_with("one node") && name != "a node a rank" && name != "two nodes by slot";
   });
+  for (Arrangement& arrangement : all) arrangement.options.deadline = deadline;
   return all;
 }
 

@@ -19,10 +19,8 @@ using testing::throws;
 using testing::world;
 
 TEST(ReducerDeadline, ends_a_reduction_to_which_a_rank_does_not_come) {
-  for (const auto& [name, options, nodes] : few_arrangements()) {
-    CommunicatorOptions hurried = options;
-    hurried.deadline = 800ms;
-    const Communicator ranks(world().handle(), hurried);
+  for (const auto& [name, options, nodes] : few_arrangements(800ms)) {
+    const Communicator ranks(world().handle(), options);
     Parameter weight("weight", Tensor::zeros({100})), bias("bias", Tensor::zeros({3}));
     GradientReducer reducer({weight, bias}, ranks);
     const auto reduce = [&] {

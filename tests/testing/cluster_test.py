@@ -28,8 +28,6 @@ MPIRUN, DAEMON, RANK = ("mpiexec.hydra", "hydra_pmi_proxy", "PMI_RANK") if MPICH
 WHERE = f'echo "$(hostname) ${RANK}"'
 # Answers lines until the input ends.
 ANSWER = 'while read -r line; do echo "$(hostname) $line"; done'
-
-
 # mpirun and its child both put the child into a group of its own, and who comes second may warn.
 SECOND_SETPGID = re.compile(r"^\[.*\] plm:rsh: Warning: setpgid\(.*\n", re.MULTILINE)
 
@@ -137,9 +135,9 @@ class Hosts(unittest.TestCase):
                               stderr=subprocess.PIPE) as job:
             try:
                 lines = []
-                while lines.count("started\n") < 2:
+                while lines.count("started\n") < 2 and "" not in lines:
                     lines.append(job.stdout.readline())
-                    self.assertNotEqual(lines[-1], "")
+                self.assertNotIn("", lines)
                 names = list(processes(self.token).values())
                 self.assertIn(MPIRUN, names)
                 # A daemon of MPICH ends with the ranks of its host.
@@ -148,11 +146,14 @@ class Hosts(unittest.TestCase):
             finally:
                 job.kill()
 
+    @staticmethod
+    def ask(*arguments):
+        return subprocess.run([CLUSTER, *arguments], text=True, capture_output=True, timeout=60)
+
     def tell(self, job, *arguments):
         """What a command says of the cluster of a job."""
         which = ["--cluster", str(job.pid)] if arguments[1:] else []
-        answer = subprocess.run([CLUSTER, arguments[0], *which, *arguments[1:]],
-                                text=True, capture_output=True, timeout=60)
+        answer = self.ask(arguments[0], *which, *arguments[1:])
         self.assertEqual((answer.returncode, answer.stderr), (0, ""), arguments)
         return answer.stdout
 
@@ -333,6 +334,10 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
                 ranks |= {"0", "1"} & set(os.read(job.stdout.fileno(), 1 << 16).decode())
         return ranks
 
+    def assert_silence(self, job):
+        self.heard(job, 0.5)  # what was on its way
+        self.assertEqual(self.heard(job, 1), set())
+
     @contextlib.contextmanager
     def talking(self, *arguments):
         script = f"exec {sys.executable} -c '{self.echo.replace(chr(39), chr(34))}'"
@@ -346,8 +351,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
     def check_cut(self, *arguments):
         with self.talking(*arguments) as job:
             self.tell(job, "cut", "h1")
-            self.heard(job, 0.5)
-            self.assertEqual(self.heard(job, 1), set())
+            self.assert_silence(job)
             self.tell(job, "mend", "h1")
             self.assertEqual(self.heard(job, 5), {"0", "1"})
 
@@ -361,33 +365,29 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
     def test_a_paused_host_does_nothing_until_it_is_resumed(self):
         with self.talking() as job:
             self.tell(job, "pause", "h0")
-            self.heard(job, 0.5)
-            self.assertEqual(self.heard(job, 1), set())
+            self.assert_silence(job)
             self.tell(job, "resume", "h0")
             self.assertEqual(self.heard(job, 5), {"0", "1"})
 
     def test_a_host_that_is_killed_has_no_processes_and_no_answer(self):
         with self.talking() as job:
             self.tell(job, "kill", "h1")
-            self.heard(job, 0.5)
-            self.assertEqual(self.heard(job, 1), set())
+            self.assert_silence(job)
             self.assertIsNone(job.poll())  # nobody has told mpirun
             self.assertIn(f"{job.pid}: h0: ", self.tell(job, "list"))
 
     def test_commands_want_a_host_that_there_is(self):
-        answer = subprocess.run([CLUSTER, "cut", "h0", "--cluster", "1"], text=True, capture_output=True, timeout=60)
+        answer = self.ask("cut", "h0", "--cluster", "1")
         self.assertEqual(answer.returncode, 1)
         self.assertRegex(answer.stderr, r"^scripts/cluster: no cluster (is running|1 is running, but )")
-        with self.started("echo started; read -r line") as one:
-            with self.started("echo started; read -r line") as other:
-                for arguments, message in [
-                        (["h2", "--cluster", str(one.pid)], f"cluster {one.pid} has no host 'h2', but h0, h1"),
-                        (["h0"], "several clusters are running: choose one of ")]:
-                    answer = subprocess.run([CLUSTER, "kill", *arguments], text=True, capture_output=True, timeout=60)
-                    self.assertEqual((answer.returncode, answer.stdout), (1, ""))
-                    self.assertIn(message, answer.stderr)
-                self.assertIsNone(one.poll())
-                self.assertIsNone(other.poll())
+        with self.started("echo started; read -r line") as one, self.started("echo started; read -r line") as other:
+            for arguments, message in [
+                    (["h2", "--cluster", str(one.pid)], f"cluster {one.pid} has no host 'h2', but h0, h1"),
+                    (["h0"], "several clusters are running: choose one of ")]:
+                answer = self.ask("kill", *arguments)
+                self.assertEqual((answer.returncode, answer.stdout), (1, ""))
+                self.assertIn(message, answer.stderr)
+            self.assertEqual((one.poll(), other.poll()), (None, None))
 
     def test_passes_user_signals_to_the_ranks(self):
         with self.started("trap 'echo told; exit 3' USR1; echo started; while :; do sleep 0.1; done") as job:
