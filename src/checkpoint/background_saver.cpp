@@ -21,7 +21,7 @@ namespace lockstep::checkpoint {
 namespace {
 
 // Bytes that stay in the cache between their checksum and their copy.
-constexpr std::size_t piece_bytes = std::size_t{1} << 18;
+constexpr std::size_t copied_at_once = std::size_t{1} << 18;
 
 // Threads that begin in its life handle no signals, which are those of the host program.
 class BlockedSignals {
@@ -100,8 +100,8 @@ std::uint64_t BackgroundSaver::copy(Tensor& tensor) {
   const Bytes from = bytes_of(tensor);
   const std::span to(static_cast<std::byte*>(copy.raw()), from.size());
   Checksum checksum;
-  for (std::size_t begin = 0; begin < from.size(); begin += piece_bytes) {
-    const Bytes piece = from.subspan(begin, std::min(piece_bytes, from.size() - begin));
+  for (std::size_t begin = 0; begin < from.size(); begin += copied_at_once) {
+    const Bytes piece = from.subspan(begin, std::min(copied_at_once, from.size() - begin));
     checksum.add(piece);
     stream_copy(to.subspan(begin, piece.size()), piece);
   }

@@ -23,12 +23,12 @@
 namespace lockstep::checkpoint {
 namespace {
 
-constexpr std::string_view magic = "\x93NUMPY";
+constexpr std::string_view npy_magic = "\x93NUMPY";
 constexpr std::array<std::string_view, 4> descriptions{"<f4", "<f8", "<i8", "|u1"};  // by DType
 
-class Reader {
+class NpyReader {
  public:
-  explicit Reader(const std::filesystem::path& path) : file_("NPY file", path) {}
+  explicit NpyReader(const std::filesystem::path& path) : file_("NPY file", path) {}
 
   Tensor read() {
     const std::string header = read_header();
@@ -69,7 +69,7 @@ class Reader {
     std::array<unsigned char, 8> begin{};
     if (file_.size() < begin.size()) file_.fail(fmt::format("it has only {} bytes", file_.size()));
     file_.read(0, begin.data(), begin.size());
-    if (!std::equal(magic.begin(), magic.end(), begin.begin(),
+    if (!std::equal(npy_magic.begin(), npy_magic.end(), begin.begin(),
                     [](char a, unsigned char b) { return static_cast<unsigned char>(a) == b; })) {
       file_.fail("it does not begin as an NPY file does");
     }
@@ -122,7 +122,7 @@ class Reader {
 
 }  // namespace
 
-Tensor read_npy(const std::filesystem::path& path) { return Reader(path).read(); }
+Tensor read_npy(const std::filesystem::path& path) { return NpyReader(path).read(); }
 
 void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   write_npy(path, tensor, *posix_file_system());
@@ -134,12 +134,12 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor, FileSyst
   std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}",
                                    descriptions[static_cast<std::size_t>(tensor.dtype())],
                                    fmt::join(shape, ", "), shape.rank() == 1 ? "," : "");
-  constexpr std::size_t begin = magic.size() + 4;
+  constexpr std::size_t begin = npy_magic.size() + 4;
   header.resize((begin + header.size() + 1 + 63) / 64 * 64 - begin - 1, ' ');
   header += '\n';
   const auto length = static_cast<std::uint16_t>(header.size());
   replace_file(path, files, [&](OutputFile& file) {
-    file.write(magic.data(), magic.size());
+    file.write(npy_magic.data(), npy_magic.size());
     file.write("\x01\x00", 2);
     file.write(&length, sizeof length);
     file.write(header.data(), header.size());

@@ -63,9 +63,10 @@ struct TensorEntry {
   std::uint64_t begin, end;  // in the data
 };
 
-class Reader {
+class SafetensorsReader {
  public:
-  Reader(const std::filesystem::path& path, const std::function<void(std::uint64_t)>& progress)
+  SafetensorsReader(const std::filesystem::path& path,
+                    const std::function<void(std::uint64_t)>& progress)
       : file_("safetensors file", path), progress_(progress) {}
 
   SafetensorsFile read() {
@@ -288,7 +289,7 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
 
 SafetensorsFile read_safetensors(const std::filesystem::path& path,
                                  const std::function<void(std::uint64_t bytes_done)>& progress) {
-  return Reader(path, progress).read();
+  return SafetensorsReader(path, progress).read();
 }
 
 }  // namespace lockstep::checkpoint

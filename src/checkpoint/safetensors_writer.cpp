@@ -19,9 +19,9 @@ namespace {
 
 using nlohmann::json;
 
-class Writer {
+class SafetensorsWriter {
  public:
-  explicit Writer(const std::map<std::string, std::string>& metadata) {
+  explicit SafetensorsWriter(const std::map<std::string, std::string>& metadata) {
     for (const auto& [name, text] : metadata) add(name, text);
   }
 
@@ -153,7 +153,7 @@ void write_safetensors(const std::filesystem::path& path, const StateDict& state
 
 void write_safetensors(const std::filesystem::path& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata, FileSystem& files) {
-  Writer writer(metadata);
+  SafetensorsWriter writer(metadata);
   writer.add("", state);
   writer.write(path, files);
 }

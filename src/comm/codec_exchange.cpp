@@ -12,7 +12,7 @@ constexpr std::size_t longest_part = longest_message_lines * line_bytes;
 constexpr int most_rounds = 16;
 constexpr int first_tag = 10'000;
 
-int tag(std::size_t lane, std::size_t round) {
+int round_tag(std::size_t lane, std::size_t round) {
   return first_tag + static_cast<int>(lane) * most_rounds + static_cast<int>(round) % most_rounds;
 }
 
@@ -126,7 +126,8 @@ void CodecExchange::send_round(Group& group) {
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     if (node == lanes_.own_node()) continue;
     std::byte* const incoming = group.messages.incoming(node, size);
-    const int rank = lanes_.owner(node, group.lane), tag_of_round = tag(group.lane, group.round);
+    const int rank = lanes_.owner(node, group.lane),
+              tag_of_round = round_tag(group.lane, group.round);
     for_parts(size, [&](std::size_t offset, std::size_t bytes) {
       group.messages.receive(incoming + offset, bytes, rank, tag_of_round);
       group.messages.send(outgoing + offset, bytes, rank, tag_of_round);

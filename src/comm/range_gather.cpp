@@ -10,7 +10,7 @@
 namespace lockstep::comm {
 namespace {
 
-constexpr int tag = 950;
+constexpr int gather_tag = 950;
 constexpr std::size_t longest_message = std::size_t{1} << 30;
 // What does not stay in the cache until it is used is not read there before it is written.
 constexpr std::size_t cached_bytes = std::size_t{8} << 20;
@@ -66,15 +66,15 @@ void RangeGather::exchange_nodes(std::span<const Ranges> of_ranks) {
       const auto from = static_cast<std::size_t>(rank);
       if (first_[from] != placement.node_rank) continue;
       for_messages(of_ranks[from], [&](std::size_t begin, std::size_t size) {
-        check_mpi(MPI_Irecv(bytes + begin, static_cast<int>(size), MPI_BYTE, rank, tag, handle,
-                            &requests_.emplace_back(MPI_REQUEST_NULL)),
+        check_mpi(MPI_Irecv(bytes + begin, static_cast<int>(size), MPI_BYTE, rank, gather_tag,
+                            handle, &requests_.emplace_back(MPI_REQUEST_NULL)),
                   "MPI_Irecv");
       });
     }
     for_messages(of_ranks[own], [&](std::size_t begin, std::size_t size) {
       check_mpi(
           MPI_Isend(bytes + begin, static_cast<int>(size), MPI_BYTE, ranks[place % ranks.size()],
-                    tag, handle, &requests_.emplace_back(MPI_REQUEST_NULL)),
+                    gather_tag, handle, &requests_.emplace_back(MPI_REQUEST_NULL)),
           "MPI_Isend");
     });
   }

@@ -9,8 +9,8 @@ namespace lockstep::comm {
 namespace {
 
 constexpr int sums_tag = 900, values_tag = 901;
-constexpr std::size_t chunk_lines = longest_message_lines - 1;
-constexpr std::size_t chunk_bytes = (1 + chunk_lines) * line_bytes;
+constexpr std::size_t note_lines = longest_message_lines - 1;
+constexpr std::size_t note_bytes = (1 + note_lines) * line_bytes;
 
 // Chunks that are under way at a time: each has a message of every other node.
 constexpr std::size_t most_running(std::size_t nodes) {
@@ -81,8 +81,8 @@ void ShareExchange::advance() {
 LineRange ShareExchange::lines_of(const Chunk& chunk, const Job& job, int rank) const {
   const LineRange share = job.shares[static_cast<std::size_t>(rank)];
   const std::size_t all = lines_of_notes(job) + share.end - share.begin;
-  const std::size_t begin = std::min(all, chunk.number * chunk_lines);
-  return {begin, std::min(all, begin + chunk_lines)};
+  const std::size_t begin = std::min(all, chunk.number * note_lines);
+  return {begin, std::min(all, begin + note_lines)};
 }
 
 // Begins a chunk where there is one; all ranks have chunks in the same order.
@@ -104,7 +104,7 @@ bool ShareExchange::begin_next() {
   const Job& job = node_.job(next_sequence_);
   std::size_t most = 0;
   for (const LineRange& share : job.shares) most = std::max(most, share.end - share.begin);
-  if (next_chunk_ * chunk_lines >= lines_of_notes(job) + most) {
+  if (next_chunk_ * note_lines >= lines_of_notes(job) + most) {
     ++next_sequence_;
     next_chunk_ = 0;
   }
@@ -118,13 +118,13 @@ void ShareExchange::exchange_sums(Chunk& chunk) {
   if (!is_empty(lines_of(chunk, job, rank_))) {
     for (std::size_t node = 0; node < nodes_; ++node) {
       if (node == own_node_) continue;
-      chunk.messages.receive(chunk.messages.incoming(node, chunk_bytes), chunk_bytes,
-                             partners_[node], sums_tag);
+      chunk.messages.receive(chunk.messages.incoming(node, note_bytes), note_bytes, partners_[node],
+                             sums_tag);
     }
   }
   MessageHeader header{.announcement = node_.announcement(chunk.sequence), .part = chunk.number};
   header.announcement.weight = node_.weight(chunk.sequence);
-  std::byte* message = chunk.messages.outgoing(served_.size() * chunk_bytes);
+  std::byte* message = chunk.messages.outgoing(served_.size() * note_bytes);
   for (const int rank : served_) {
     const LineRange lines = lines_of(chunk, job, rank);
     if (is_empty(lines)) continue;
@@ -135,7 +135,7 @@ void ShareExchange::exchange_sums(Chunk& chunk) {
                       end = sums_.write(own_node_, chunk.sequence, piece, offset, bytes, end);
                     });
     chunk.messages.send(message, static_cast<std::size_t>(end - message), rank, sums_tag);
-    message += chunk_bytes;
+    message += note_bytes;
   }
 }
 
@@ -146,8 +146,8 @@ void ShareExchange::take(Chunk& chunk) {
   const LineRange lines = lines_of(chunk, job, rank_);
   if (lines.begin == lines.end) return;
   const LineRange share = job.shares[static_cast<std::size_t>(rank_)];
-  own_sums_.resize(chunk_lines);
-  results_.resize(chunk_lines);
+  own_sums_.resize(note_lines);
+  results_.resize(note_lines);
   std::byte* const own_sums = own_sums_.front().bytes;
   std::byte* end = own_sums;
   for_share_lines(job, share, lines,
@@ -163,7 +163,7 @@ void ShareExchange::take(Chunk& chunk) {
       received_.weights.push_back(node_.weight(chunk.sequence));
       continue;
     }
-    const std::byte* const message = chunk.messages.incoming(node, chunk_bytes);
+    const std::byte* const message = chunk.messages.incoming(node, note_bytes);
     const MessageHeader header = MessageHeader::of(message);
     if (!header.agrees_with({own, chunk.number})) {
       node_.fail({ErrorKind::state, node < own_node_

@@ -9,7 +9,7 @@ namespace lockstep {
 namespace {
 
 // What a message begins with; the sums over ranks tell whether all that sum do so for the same.
-enum Place : std::size_t { active, call, call_squared, failed, first_number };
+enum Place : std::size_t { active, call_number, call_squared, failures, first_number };
 
 }  // namespace
 
@@ -59,17 +59,18 @@ void BatchStatistics::sum(std::size_t layer, std::span<double> numbers) {
   const auto number = static_cast<double>(layer * message_.size() + numbers.size());
   std::fill(message_.begin(), message_.end(), 0);
   message_[active] = 1;
-  message_[call] = number;
+  message_[call_number] = number;
   message_[call_squared] = number * number;
   std::copy(numbers.begin(), numbers.end(), message_.begin() + first_number);
   exchange();
-  if (message_[failed] > 0) {
+  if (message_[failures] > 0) {
     interrupted_ = true;
     throw StateError("another rank has failed, and sums no statistics with this one any more");
   }
   // By the inequality of Cauchy and Schwarz, equal only where all are.
   const double ranks = message_[active];
-  if (message_[call] != ranks * number || message_[call_squared] != ranks * number * number) {
+  if (message_[call_number] != ranks * number ||
+      message_[call_squared] != ranks * number * number) {
     throw StateError(
         "the ranks sum the statistics of different layers: each must call the layers of its model "
         "in "
@@ -82,7 +83,7 @@ bool BatchStatistics::finish(bool has_failed) {
   bool others_go_on = true;
   while (others_go_on) {
     std::fill(message_.begin(), message_.end(), 0);
-    message_[failed] = has_failed ? 1 : 0;
+    message_[failures] = has_failed ? 1 : 0;
     others_go_on = exchange();
   }
   return std::exchange(interrupted_, false);

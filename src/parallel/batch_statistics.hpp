@@ -8,6 +8,7 @@
 
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/nn/batch_norm.hpp"
+#include "lockstep/parallel/data_parallel.hpp"
 
 namespace lockstep {
 

@@ -3,13 +3,13 @@
 #include <algorithm>
 
 namespace lockstep {
-namespace {
 
 comm::Element element_of(DType dtype) {
-  return dtype == DType::f32 ? comm::Element::f32 : comm::Element::f64;
+  return dtype == DType::f32   ? comm::Element::f32
+         : dtype == DType::f64 ? comm::Element::f64
+         : dtype == DType::i64 ? comm::Element::i64
+                               : comm::Element::u8;
 }
-
-}  // namespace
 
 void add_piece(std::vector<comm::Piece>& pieces, DType dtype, std::size_t offset,
                std::size_t bytes) {

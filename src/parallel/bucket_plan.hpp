@@ -89,6 +89,9 @@ std::vector<Bucket> plan_buckets(std::span<const GradientRange> gradients,
 /// Gives buckets their pieces of notes, from an offset on; those of `left_out` items are in the last.
 void add_notes(std::vector<Bucket>& buckets, std::size_t left_out, std::size_t notes);
 
+/// What elements of a dtype are to a reduction.
+comm::Element element_of(DType dtype);
+
 /// Adds lines of gradients to pieces, of which neighbours are one.
 void add_piece(std::vector<comm::Piece>& pieces, DType dtype, std::size_t offset,
                std::size_t bytes);

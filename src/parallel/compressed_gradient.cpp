@@ -12,13 +12,6 @@ namespace {
 constexpr std::size_t prefix_bytes = comm::line_bytes;
 constexpr std::byte finite{1}, not_finite{2};
 
-bool all_finite(std::span<const float> numbers) {
-  bool finite = true;
-  for (const float x : numbers)
-    finite = finite & (std::abs(x) <= std::numeric_limits<float>::max());
-  return finite;
-}
-
 // gradient = sums / weight + left; returns whether all of it is finite.
 template <class T>
 bool add(std::span<const T> sums, double weight, std::span<const float> left,
@@ -37,6 +30,13 @@ void write(std::span<const float> mean, double scale, T* range) {
 }
 
 }  // namespace
+
+bool all_finite(std::span<const float> numbers) {
+  bool finite = true;
+  for (const float x : numbers)
+    finite = finite & (std::abs(x) <= std::numeric_limits<float>::max());
+  return finite;
+}
 
 CompressedGradient::CompressedGradient(std::unique_ptr<TensorCompressor> compressor,
                                        const comm::Piece& piece, const comm::Measured& measured,

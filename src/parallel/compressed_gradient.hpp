@@ -10,6 +10,8 @@
 
 namespace lockstep {
 
+bool all_finite(std::span<const float> numbers);
+
 /// The gradient of a parameter that a TensorCompressor tells to other nodes, and what that has left of
 /// those before. Where a number is not finite, in the gradient of a node or in what comes of all, all
 /// nodes get NaN, and what was left stays.

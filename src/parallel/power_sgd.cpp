@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -8,16 +7,13 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/parallel/compression.hpp"
 #include "lockstep/tensor/random.hpp"
+#include "parallel/compressed_gradient.hpp"
 #include "tensor/kernels.hpp"
 
 namespace lockstep {
 namespace {
 
 using kernels::Transpose;
-
-bool all_finite(std::span<const float> numbers) {
-  return std::all_of(numbers.begin(), numbers.end(), [](float x) { return std::isfinite(x); });
-}
 
 // mean = Σ share · message
 void average(std::span<const NodeMessage> messages, Tensor& mean) {

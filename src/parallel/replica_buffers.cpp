@@ -7,19 +7,10 @@
 #include <utility>
 
 #include "lockstep/core/error.hpp"
+#include "parallel/bucket_plan.hpp"
 #include "tensor/dispatch.hpp"
 
 namespace lockstep {
-namespace {
-
-comm::Element element_of(DType dtype) {
-  return dtype == DType::f32   ? comm::Element::f32
-         : dtype == DType::f64 ? comm::Element::f64
-         : dtype == DType::i64 ? comm::Element::i64
-                               : comm::Element::u8;
-}
-
-}  // namespace
 
 ReplicaBuffers::ReplicaBuffers(std::vector<Tensor> buffers, ReplicaBufferPolicy policy,
                                const Communicator& communicator, std::int64_t logical_replicas)

@@ -155,12 +155,6 @@ void draw_series(std::string& svg, const Plot& plot, const ChartSeries& series,
   draw_run(svg, run, style, markers);
 }
 
-void draw_text(std::string& svg, double x, double y, std::string_view anchor, std::string_view text,
-               std::string_view more = "") {
-  fmt::format_to(Out(svg), "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y,
-                 anchor, more, svg_text(text));
-}
-
 void draw_axes(std::string& svg, const Plot& plot, std::string_view x_label) {
   const auto line = [&svg](double x0, double y0, double x1, double y1, std::string_view colour) {
     fmt::format_to(

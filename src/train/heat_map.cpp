@@ -21,8 +21,8 @@ using Out = std::back_insert_iterator<std::string>;
 using Colour = std::array<double, 3>;
 
 // Pixels.
-constexpr double width = 960, map_size = 252, map_top = 32, map_height = 348, title_height = 44;
-constexpr double font_size = 13;
+constexpr double width = 960, map_size = 252, map_top = 32, map_height = 348, heading_height = 44;
+constexpr double map_font_size = 13;
 constexpr std::size_t maps_in_a_row = 3, most_cells = 128;
 constexpr int shades = 32;
 
@@ -44,12 +44,6 @@ std::string colour_of(int shade, bool is_diverging) {
     fmt::format_to(Out(code), "{:02x}", std::lround(mixed));
   }
   return code;
-}
-
-void draw_text(std::string& svg, double x, double y, std::string_view text,
-               std::string_view more = "") {
-  fmt::format_to(Out(svg), "<text x=\"{:.1f}\" y=\"{:.1f}\"{}>{}</text>\n", x, y, more,
-                 svg_text(text));
 }
 
 void check(const HeatMap& map) {
@@ -135,9 +129,8 @@ void draw_scale(std::string& svg, const HeatMap& map) {
   constexpr std::array<std::string_view, 3> anchors{"start", "middle", "end"};
   for (std::size_t i = 0; i < anchors.size(); ++i) {
     const double share = static_cast<double>(i) / 2;
-    draw_text(svg, share * map_size, top + height + 18,
-              fmt::format("{:.3g}", map.low + share * (map.high - map.low)),
-              fmt::format(" text-anchor=\"{}\"", anchors[i]));
+    draw_text(svg, share * map_size, top + height + 18, anchors[i],
+              fmt::format("{:.3g}", map.low + share * (map.high - map.low)));
   }
 }
 
@@ -147,7 +140,7 @@ std::string field_picture_svg(const FieldPicture& picture) {
   if (picture.maps.empty()) throw OptionError("a picture of fields needs at least one map");
   for (const HeatMap& map : picture.maps) check(map);
   const std::size_t rows = (picture.maps.size() + maps_in_a_row - 1) / maps_in_a_row;
-  const double maps_height = title_height + map_height * static_cast<double>(rows);
+  const double maps_height = heading_height + map_height * static_cast<double>(rows);
   std::string chart;
   double chart_height = 0;
   if (!picture.chart.panels.empty()) {
@@ -156,19 +149,18 @@ std::string field_picture_svg(const FieldPicture& picture) {
     chart_height = chart_svg_height(picture.chart);
     chart.insert(std::string_view("<svg").size(), fmt::format(" y=\"{}\"", maps_height));
   }
-  std::string svg = svg_begin(width, maps_height + chart_height, font_size, picture.title);
+  std::string svg = svg_begin(width, maps_height + chart_height, map_font_size, picture.title);
   // One card for all.
   if (!chart.empty()) svg += "<style>svg svg > rect { display: none }</style>\n";
-  draw_text(svg, width / 2, 28, picture.title,
-            " text-anchor=\"middle\" font-size=\"16\" font-weight=\"600\"");
+  draw_text(svg, width / 2, 28, "middle", picture.title, " font-size=\"16\" font-weight=\"600\"");
   constexpr double gap = (width - maps_in_a_row * map_size) / (maps_in_a_row + 1);
   for (std::size_t i = 0; i < picture.maps.size(); ++i) {
     const HeatMap& map = picture.maps[i];
     const Cells cells{map};
     fmt::format_to(Out(svg), "<g transform=\"translate({:.1f} {:.1f})\">\n",
                    gap + static_cast<double>(i % maps_in_a_row) * (map_size + gap),
-                   title_height + map_top + static_cast<double>(i / maps_in_a_row) * map_height);
-    draw_text(svg, 0, -10, map.title, " font-weight=\"600\"");
+                   heading_height + map_top + static_cast<double>(i / maps_in_a_row) * map_height);
+    draw_text(svg, 0, -10, "start", map.title, " font-weight=\"600\"");
     draw_cells(svg, cells);
     draw_marks(svg, cells);
     draw_scale(svg, map);

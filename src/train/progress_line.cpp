@@ -19,7 +19,7 @@ constexpr std::size_t max_bar = 42;
 bool starts_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }
 
 // Columns of a UTF-8 text, each character counted as one.
-std::size_t width(std::string_view text) {
+std::size_t columns_of(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), starts_character));
 }
 
@@ -117,11 +117,11 @@ std::string compose(std::vector<Part> parts, std::size_t columns,
     const std::size_t space = first ? 0 : gap;
     constexpr std::size_t shortest_cut = 4;
     if (part.may_be_cut && room >= space + shortest_cut) part.text = cut(part.text, room - space);
-    if (width(part.text) + space > room) {
+    if (columns_of(part.text) + space > room) {
       part.text.clear();
       continue;
     }
-    room -= width(part.text) + space;
+    room -= columns_of(part.text) + space;
     first = false;
   }
   std::string line;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 namespace lockstep::train {
 namespace {
@@ -75,6 +76,13 @@ std::string svg_begin(double width, double height, double font_size, std::string
       "<rect x=\"0.5\" y=\"0.5\" width=\"{4}\" height=\"{5}\" rx=\"8\" fill=\"#ffffff\" "
       "stroke=\"#d0d7de\"/>\n",
       width, height, font_size, svg_text(title), width - 1, height - 1);
+}
+
+void draw_text(std::string& svg, double x, double y, std::string_view anchor, std::string_view text,
+               std::string_view more) {
+  fmt::format_to(std::back_inserter(svg),
+                 "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x, y, anchor,
+                 more, svg_text(text));
 }
 
 }  // namespace lockstep::train

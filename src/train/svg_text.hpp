@@ -15,4 +15,9 @@ double text_width(std::string_view text, double font_size);
 /// The beginning of a picture, on a white card with round corners; "</svg>" ends it. Sizes in pixels.
 std::string svg_begin(double width, double height, double font_size, std::string_view title);
 
+/// Adds a line of text to a picture: `anchor` ("start", "middle", "end") is its place relative to x,
+/// `more` are further attributes, each after a space.
+void draw_text(std::string& svg, double x, double y, std::string_view anchor, std::string_view text,
+               std::string_view more = "");
+
 }  // namespace lockstep::train

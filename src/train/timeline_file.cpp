@@ -14,7 +14,7 @@
 namespace lockstep::train {
 namespace {
 
-using Json = nlohmann::json;
+using nlohmann::json;
 
 void check_times(const TimelineSpan& span) {
   constexpr double limit = 1e15;  // three decades
@@ -24,9 +24,9 @@ void check_times(const TimelineSpan& span) {
 }
 
 // Puts the two ends of spans that overlap together.
-class Reader {
+class TimelineReader {
  public:
-  void add(const Json& event) {
+  void add(const json& event) {
     const std::string& phase = event.at("ph").get_ref<const std::string&>();
     if (phase != "X" && phase != "b" && phase != "e") return;
     TimelineSpan span{.rank = event.at("pid").get<std::int64_t>(),
@@ -75,17 +75,17 @@ std::string with_end(std::string text) {
 }  // namespace
 
 std::vector<TimelineSpan> read_timeline(const std::filesystem::path& path) {
-  Reader reader;
+  TimelineReader reader;
   // Each event goes as soon as it is read: all of them take many times the memory of the file.
-  const auto take = [&reader](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth != 1 || event != Json::parse_event_t::object_end) return true;
+  const auto take = [&reader](int depth, json::parse_event_t event, json& parsed) {
+    if (depth != 1 || event != json::parse_event_t::object_end) return true;
     reader.add(parsed);
     return false;
   };
   try {
-    const Json rest = Json::parse(with_end(read_file(path)), take);
+    const json rest = json::parse(with_end(read_file(path)), take);
     if (!rest.is_array() || !rest.empty()) throw DataError("expected an array of events");
-  } catch (const Json::exception& error) {
+  } catch (const json::exception& error) {
     throw DataError(fmt::format("{}: no timeline: {}", path.string(), error.what()));
   } catch (const DataError& error) {
     throw DataError(fmt::format("{}: no timeline: {}", path.string(), error.what()));

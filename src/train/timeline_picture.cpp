@@ -19,9 +19,9 @@ namespace lockstep::train {
 namespace {
 
 // Pixels.
-constexpr double width = 960, left = 92, right = 16, top = 60;
-constexpr double bar_height = 24, lane_height = 16, gap = 3, between_ranks = 12;
-constexpr double font_size = 12;
+constexpr double picture_width = 960, left_margin = 92, right_margin = 16, top_margin = 60;
+constexpr double bar_height = 24, lane_height = 16, lane_gap = 3, between_ranks = 12;
+constexpr double timeline_font_size = 12;
 
 constexpr std::size_t most_steps = 4, most_bars = 4000, most_lanes = 8, most_ranks_with_lanes = 16;
 
@@ -119,7 +119,7 @@ LastSteps find_last_steps(const Ranks& ranks) {
 }
 
 // Keeps what is in the window, cut to it; of more spans than can be drawn the longest. Returns how
-// many are left out.
+// many are left_margin out.
 std::size_t cut_to(Ranks& ranks, const Window& window) {
   std::vector<double> lengths;
   for (auto& [rank, spans] : ranks) {
@@ -147,13 +147,8 @@ class Painter {
   explicit Painter(const Window& window) : window_(window) {}
 
   double x(double time) const {
-    return left + (width - left - right) * (time - window_.begin) / (window_.end - window_.begin);
-  }
-
-  void text(double x, double y, std::string_view anchor, std::string_view what,
-            std::string_view more = "") {
-    fmt::format_to(Out(svg_), "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>\n", x,
-                   y, anchor, more, svg_text(what));
+    return left_margin + (picture_width - left_margin - right_margin) * (time - window_.begin) /
+                             (window_.end - window_.begin);
   }
 
   // Draws the spans of a rank from y on; returns where they end.
@@ -162,9 +157,10 @@ class Painter {
     for (const TimelineSpan& span : spans) {
       if (span.name == "wait") waited += span.end - span.begin;
     }
-    text(left - 10, y + 10, "end", fmt::format("rank {}", rank), " font-weight=\"600\"");
-    text(left - 10, y + 24, "end",
-         fmt::format("waits {:.0f} %", 100 * waited / (window_.end - window_.begin)));
+    draw_text(svg_, left_margin - 10, y + 10, "end", fmt::format("rank {}", rank),
+              " font-weight=\"600\"");
+    draw_text(svg_, left_margin - 10, y + 24, "end",
+              fmt::format("waits {:.0f} %", 100 * waited / (window_.end - window_.begin)));
     const auto lanes = std::stable_partition(
         spans.begin(), spans.end(), [](const TimelineSpan& span) { return !span.overlapping; });
     // What is nested comes after what it is in.
@@ -174,12 +170,13 @@ class Painter {
     for (auto span = spans.begin(); span != lanes; ++span) bar(*span, y, bar_height);
     std::sort(lanes, spans.end(),
               [](const TimelineSpan& a, const TimelineSpan& b) { return a.begin < b.begin; });
-    const std::size_t count = draw_lanes(lanes, spans.end(), y + bar_height + gap);
-    return y + bar_height + gap + static_cast<double>(count) * (lane_height + gap);
+    const std::size_t count = draw_lanes(lanes, spans.end(), y + bar_height + lane_gap);
+    return y + bar_height + lane_gap + static_cast<double>(count) * (lane_height + lane_gap);
   }
 
   std::string finish(double height) {
-    const std::string bars = std::exchange(svg_, svg_begin(width, height, font_size, "timeline"));
+    const std::string bars =
+        std::exchange(svg_, svg_begin(picture_width, height, timeline_font_size, "timeline"));
     draw_legend();
     draw_ticks(height - between_ranks);
     return svg_ + bars + "</svg>\n";
@@ -201,7 +198,7 @@ class Painter {
       }
       *lane = span->end;
       const auto index = static_cast<double>(lane - busy_until.begin());
-      bar(*span, y + index * (lane_height + gap), lane_height);
+      bar(*span, y + index * (lane_height + lane_gap), lane_height);
     }
     return busy_until.size();
   }
@@ -220,24 +217,24 @@ class Painter {
                    x0, y, wide, height, kind.colour, span.rank, svg_text(name),
                    (span.end - span.begin) / 1000, (span.begin - window_.begin) / 1000);
     const std::string_view label = name.starts_with("bucket ") ? name.substr(7) : name;
-    if (wide > text_width(label, font_size) + 8) {
-      text(x0 + wide / 2, y + height / 2 + 4, "middle", label,
-           fmt::format(" fill=\"{}\" pointer-events=\"none\"", kind.text));
+    if (wide > text_width(label, timeline_font_size) + 8) {
+      draw_text(svg_, x0 + wide / 2, y + height / 2 + 4, "middle", label,
+                fmt::format(" fill=\"{}\" pointer-events=\"none\"", kind.text));
     }
   }
 
   void draw_legend() {
-    double x = left;
+    double x = left_margin;
     for (std::size_t i = 0; i < kinds.size(); ++i) {
       if (!used_[i]) continue;
       fmt::format_to(
           Out(svg_),
           "<rect x=\"{:.1f}\" y=\"14\" width=\"13\" height=\"13\" rx=\"2\" fill=\"{}\"/>\n", x,
           kinds[i].colour);
-      text(x + 19, 25, "start", kinds[i].name);
-      x += 19 + text_width(kinds[i].name, font_size) + 22;
+      draw_text(svg_, x + 19, 25, "start", kinds[i].name);
+      x += 19 + text_width(kinds[i].name, timeline_font_size) + 22;
     }
-    text(width - right, 25, "end", "milliseconds");
+    draw_text(svg_, picture_width - right_margin, 25, "end", "milliseconds");
   }
 
   void draw_ticks(double bottom) {
@@ -247,8 +244,8 @@ class Painter {
       fmt::format_to(
           Out(svg_),
           "<line x1=\"{0:.1f}\" y1=\"{1}\" x2=\"{0:.1f}\" y2=\"{2:.1f}\" stroke=\"#e4e7eb\"/>\n",
-          at, top - 8, bottom);
-      text(at, top - 13, "middle", tick.label);
+          at, top_margin - 8, bottom);
+      draw_text(svg_, at, top_margin - 13, "middle", tick.label);
     }
   }
 
@@ -285,7 +282,7 @@ TimelinePicture draw_last_steps(const std::vector<TimelineSpan>& spans) {
     picture.caption += fmt::format(" The {} shortest spans are left out.", dropped);
   }
   Painter painter(window);
-  double y = top;
+  double y = top_margin;
   for (auto& [rank, of_rank] : ranks) y = painter.rank(rank, of_rank, y) + between_ranks;
   picture.svg = painter.finish(y);
   return picture;

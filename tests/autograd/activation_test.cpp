@@ -9,7 +9,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace activation_test {
 
 using testing::uniform;
 using Inputs = std::vector<Variable>;
@@ -123,5 +123,5 @@ TEST(Sequential, calls_what_is_derived_from_a_layer) {
   EXPECT_TRUE(bit_equal(model(x).value(), expected.value()));
 }
 
-}  // namespace
+}  // namespace activation_test
 }  // namespace lockstep

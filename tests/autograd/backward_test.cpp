@@ -10,7 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace backward_test {
 
 using testing::throws;
 
@@ -310,5 +310,5 @@ TEST(Record, refuses_an_undefined_input) {
   EXPECT_THROW(autograd::record(Tensor::zeros({}), {Variable()}, {}), StateError);
 }
 
-}  // namespace
+}  // namespace backward_test
 }  // namespace lockstep

@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace convolution_test {
 
 using testing::check_gradients;
 using testing::throws;
@@ -298,5 +298,5 @@ TEST(MaxPool2dOperation, refuses_what_does_not_fit) {
   EXPECT_THROW(max_pool2d({}, 2), StateError);
 }
 
-}  // namespace
+}  // namespace convolution_test
 }  // namespace lockstep

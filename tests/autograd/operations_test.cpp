@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace operations_test {
 
 using testing::check_gradients;
 using testing::throws;
@@ -288,5 +288,5 @@ TEST(CrossEntropy, refuses_what_does_not_fit) {
   EXPECT_THROW(cross_entropy(Tensor::zeros({1, 0}), labels({0})), DataError);
 }
 
-}  // namespace
+}  // namespace operations_test
 }  // namespace lockstep

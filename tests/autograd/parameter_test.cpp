@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace parameter_test {
 
 using testing::throws;
 
@@ -354,5 +354,5 @@ TEST_F(Owned, set_has_grad_changes_no_numbers) {
   EXPECT_EQ(first(gradients), -7);
 }
 
-}  // namespace
+}  // namespace parameter_test
 }  // namespace lockstep

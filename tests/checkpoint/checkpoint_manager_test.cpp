@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace checkpoint_manager_test {
 
 using testing::momentum_sgd;
 using testing::throws;
@@ -328,5 +328,5 @@ TEST_F(Manager, refuses_options_that_differ_between_ranks) {
       [&] { CheckpointManager(path(std::to_string(rank)), world(), items()); }, "folder"));
 }
 
-}  // namespace
+}  // namespace checkpoint_manager_test
 }  // namespace lockstep

@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace checkpoint_test {
 
 using testing::momentum_sgd;
 using testing::SharedFolder;
@@ -197,5 +197,5 @@ TEST_F(Checkpoint, holds_special_numbers_on_all_ranks) {
   EXPECT_TRUE(bit_equal(scalars.state_dict(), saved));
 }
 
-}  // namespace
+}  // namespace checkpoint_test
 }  // namespace lockstep

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace crash_test {
 
 using testing::PowerCut;
 using testing::SimulatedDisk;
@@ -204,5 +204,5 @@ TEST_F(Crash, is_survived_only_by_the_order_that_a_save_has) {
   EXPECT_GT(faults_with(Mistake::another_folder), 0);
 }
 
-}  // namespace
+}  // namespace crash_test
 }  // namespace lockstep::checkpoint

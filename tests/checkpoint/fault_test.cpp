@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace fault_test {
 
 using testing::read_bytes;
 using testing::TemporaryFolder;
@@ -202,5 +202,5 @@ TEST_F(Fault, a_path_that_cannot_be_written_is_reported_with_its_reason) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_ / "folder"));
 }
 
-}  // namespace
+}  // namespace fault_test
 }  // namespace lockstep::checkpoint

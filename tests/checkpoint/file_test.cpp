@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace file_test {
 
 using testing::read_bytes;
 using testing::TemporaryFolder;
@@ -238,5 +238,5 @@ TEST_F(Version1, is_what_this_build_writes) {
   EXPECT_EQ(read_bytes(folder_ / "file"), read_bytes(path_));
 }
 
-}  // namespace
+}  // namespace file_test
 }  // namespace lockstep::checkpoint

@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace gather_test {
 
 using testing::read_bytes;
 using testing::TemporaryFolder;
@@ -339,5 +339,5 @@ TEST_F(Gathering, tensors_without_numbers_are_kept) {
   load(path(), world(), {{"model", loaded}});
   EXPECT_TRUE(bit_equal(loaded.state, {{"a", none}, {"b", one}, {"c", none}, {"d", none}}));
 }
-}  // namespace
+}  // namespace gather_test
 }  // namespace lockstep::checkpoint

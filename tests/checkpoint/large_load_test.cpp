@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace large_load_test {
 
 using testing::SharedFolder;
 using testing::throws;
@@ -80,5 +80,5 @@ TEST_F(LargeLoad, reads_no_other_file_of_the_same_path) {
   EXPECT_TRUE(bit_equal(loaded_.tensors, Large(0).tensors));
 }
 
-}  // namespace
+}  // namespace large_load_test
 }  // namespace lockstep::checkpoint

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace load_test {
 
 using testing::SharedFolder;
 using testing::throws;
@@ -242,5 +242,5 @@ TEST_F(Load, refuses_metadata_that_are_none) {
   load(path_, world(), {{"model", model_}}, {.mode = LoadMode::subset});
 }
 
-}  // namespace
+}  // namespace load_test
 }  // namespace lockstep::checkpoint

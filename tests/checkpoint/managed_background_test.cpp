@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace managed_background_test {
 
 using checkpoint::WhenBusy;
 using testing::SlowWrite;
@@ -112,5 +112,5 @@ TEST_F(InBackground, saves_at_once_on_request) {
   EXPECT_EQ(files(), files_of({1, 2}));
 }
 
-}  // namespace
+}  // namespace managed_background_test
 }  // namespace lockstep

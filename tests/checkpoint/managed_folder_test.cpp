@@ -10,7 +10,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace managed_folder_test {
 
 using testing::read_bytes;
 using testing::throws;
@@ -299,5 +299,5 @@ TEST_F(Folder, is_not_shared_by_processes) {
   world().barrier();
 }
 
-}  // namespace
+}  // namespace managed_folder_test
 }  // namespace lockstep

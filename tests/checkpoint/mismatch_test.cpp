@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace mismatch_test {
 
 using testing::message_of;
 using testing::momentum_sgd;
@@ -314,5 +314,5 @@ TEST_F(Refusal, to_write_to_a_folder_where_that_is_not_permitted) {
   world().barrier();
 }
 
-}  // namespace
+}  // namespace mismatch_test
 }  // namespace lockstep

@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace resume_test {
 
 using testing::arrangements;
 using testing::SharedFolder;
@@ -206,5 +206,5 @@ TEST(Resume, with_logical_replicas_gives_the_same_bits_from_any_number_of_ranks_
   }
 }
 
-}  // namespace
+}  // namespace resume_test
 }  // namespace lockstep

@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace safetensors_items_test {
 
 using testing::SharedFolder;
 using testing::Training;
@@ -141,5 +141,5 @@ TEST(SafetensorsItems, the_roles_of_items_go_by_their_names_and_states) {
   EXPECT_EQ(roles({}), Pair("-", "-"));
 }
 
-}  // namespace
+}  // namespace safetensors_items_test
 }  // namespace lockstep::checkpoint

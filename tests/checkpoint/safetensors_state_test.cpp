@@ -23,7 +23,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace safetensors_state_test {
 
 using testing::throws;
 
@@ -279,5 +279,5 @@ TEST_F(SafetensorsState, another_rule_and_a_file_without_optimizer_are_refused) 
                                       "does not fit the optimizer", "no metadata 'optimizer'"));
 }
 
-}  // namespace
+}  // namespace safetensors_state_test
 }  // namespace lockstep::checkpoint

@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace safetensors_test {
 
 using testing::throws;
 
@@ -176,5 +176,5 @@ TEST_F(Safetensors, a_file_that_cannot_be_written_leaves_the_one_that_was_there)
                                       "cannot create", "No such file or directory"));
 }
 
-}  // namespace
+}  // namespace safetensors_test
 }  // namespace lockstep::checkpoint

@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace sharded_test {
 
 using testing::DrawnTraining;
 using testing::every;
@@ -152,5 +152,5 @@ TEST(Sharded, training_goes_on_from_a_checkpoint_to_the_same_bits) {
   }
 }
 
-}  // namespace
+}  // namespace sharded_test
 }  // namespace lockstep::checkpoint

@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace stop_signals_test {
 
 using testing::world;
 
@@ -217,5 +217,5 @@ TEST_F(Signals, do_what_they_did_before_once_no_manager_is_left) {
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1) << status;
 }
 
-}  // namespace
+}  // namespace stop_signals_test
 }  // namespace lockstep

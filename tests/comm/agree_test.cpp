@@ -8,7 +8,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace agree_test {
 
 using testing::world;
 
@@ -98,5 +98,5 @@ TEST(Agree, leaves_the_communicator_usable) {
   }
 }
 
-}  // namespace
+}  // namespace agree_test
 }  // namespace lockstep

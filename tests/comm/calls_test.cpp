@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace calls_test {
 
 using testing::arrangements;
 using testing::throws;
@@ -137,5 +137,5 @@ TEST(Calls, give_their_memory_back_with_the_communicator) {
   EXPECT_EQ(shared_memories(), before);
 }
 
-}  // namespace
+}  // namespace calls_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace chunk_broadcast_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -147,5 +147,5 @@ TEST(ChunkBroadcast, of_other_lengths_on_other_ranks_is_an_error_on_all) {
   EXPECT_EQ(used.end, 0u);
 }
 
-}  // namespace
+}  // namespace chunk_broadcast_test
 }  // namespace lockstep

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::comm {
-namespace {
+namespace combine_half_test {
 
 template <class Half>
 class CombineHalfTest : public ::testing::Test {};
@@ -124,5 +124,5 @@ TYPED_TEST(CombineHalfTest, a_nan_stays_one) {
   }
 }
 
-}  // namespace
+}  // namespace combine_half_test
 }  // namespace lockstep::comm

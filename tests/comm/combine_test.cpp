@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::comm {
-namespace {
+namespace combine_test {
 
 template <class T>
 inline constexpr bool is_half = std::is_same_v<T, float16> || std::is_same_v<T, bfloat16>;
@@ -344,5 +344,5 @@ TEST(Combine, element_sizes_are_those_of_the_types) {
   }
 }
 
-}  // namespace
+}  // namespace combine_test
 }  // namespace lockstep::comm

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace communicator_test {
 
 using testing::world;
 
@@ -243,5 +243,5 @@ TEST(Communicator, speaks_to_the_ranks_of_a_part) {
   part.close();
 }
 
-}  // namespace
+}  // namespace communicator_test
 }  // namespace lockstep

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace deadline_test {
 
 using namespace std::chrono_literals;
 using testing::few_arrangements;
@@ -127,5 +127,5 @@ TEST(Deadline, is_read_from_the_environment_where_nothing_else_is_said) {
   EXPECT_EQ(default_deadline(), 10min);
 }
 
-}  // namespace
+}  // namespace deadline_test
 }  // namespace lockstep

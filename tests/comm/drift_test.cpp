@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace drift_test {
 
 using comm::find_drift;
 using testing::world;
@@ -122,5 +122,5 @@ TEST_F(Drift, is_found_whatever_the_name) {
   EXPECT_NE(found.find("'" + name + "' on rank"), std::string::npos) << found;
 }
 
-}  // namespace
+}  // namespace drift_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::comm {
-namespace {
+namespace measured_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -175,5 +175,5 @@ TEST(Measured, a_job_without_measured_numbers_is_cut_at_any_line) {
   EXPECT_EQ(share_of({}, 99, 1, 3).end, 66U);
 }
 
-}  // namespace
+}  // namespace measured_test
 }  // namespace lockstep::comm

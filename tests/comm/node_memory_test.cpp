@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace node_memory_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -205,5 +205,5 @@ TEST(NodeMemory, that_nobody_can_have_is_an_error_on_all_ranks_that_leaves_nothi
   }
 }
 
-}  // namespace
+}  // namespace node_memory_test
 }  // namespace lockstep

@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::comm {
-namespace {
+namespace reduction_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -153,5 +153,5 @@ TEST(Reduction, a_difference_in_one_of_several_under_way_is_an_error_on_all) {
   }
 }
 
-}  // namespace
+}  // namespace reduction_test
 }  // namespace lockstep::comm

@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace shared_buffer_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -315,5 +315,5 @@ TEST(SharedBuffer, may_be_dropped_in_any_order_and_moved) {
   }
 }
 
-}  // namespace
+}  // namespace shared_buffer_test
 }  // namespace lockstep

@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace error_test {
 
 template <class E>
 class ErrorKinds : public ::testing::Test {};
@@ -78,5 +78,5 @@ TEST(CheckedCast, names_what_does_not_fit) {
   }
 }
 
-}  // namespace
+}  // namespace error_test
 }  // namespace lockstep

@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace half_test {
 
 // The value of a pattern by the definition of IEEE 754, for numbers of that many bits of mantissa.
 double value_of(std::uint16_t bits, int mantissa_bits, int bias) {
@@ -131,5 +131,5 @@ TEST(Float16, becomes_zero_below_half_of_the_least_number) {
   EXPECT_EQ(float16(0x1p-26F).bits, 0);
 }
 
-}  // namespace
+}  // namespace half_test
 }  // namespace lockstep

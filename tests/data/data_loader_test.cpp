@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace data_loader_test {
 
 using data::Batch;
 using data::DataLoader;
@@ -134,5 +134,5 @@ TEST_F(DataLoaderTest, refuses_a_sampler_for_another_dataset) {
   EXPECT_THROW(DataLoader(dataset_, DistributedSampler(9, 4, 0, 1)), OptionError);
 }
 
-}  // namespace
+}  // namespace data_loader_test
 }  // namespace lockstep::testing

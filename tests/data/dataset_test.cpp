@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace dataset_test {
 
 using namespace std::string_literals;
 using data::Batch;
@@ -149,5 +149,5 @@ TEST(ReadIdxDataset, refuses_files_that_differ_in_length_and_names_both) {
   }
 }
 
-}  // namespace
+}  // namespace dataset_test
 }  // namespace lockstep::testing

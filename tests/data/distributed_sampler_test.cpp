@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace distributed_sampler_test {
 
 using data::DistributedSampler;
 using data::DistributedSamplerOptions;
@@ -290,5 +290,5 @@ TEST(DistributedSampler, refuses_sizes_and_ranks_out_of_range) {
   EXPECT_THROW(DistributedSampler(100, 10, 0, 1).set_epoch(-1), OptionError);
 }
 
-}  // namespace
+}  // namespace distributed_sampler_test
 }  // namespace lockstep::testing

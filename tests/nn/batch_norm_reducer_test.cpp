@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::nn {
-namespace {
+namespace batch_norm_reducer_test {
 
 using testing::expect_near;
 using testing::throws;
@@ -216,5 +216,5 @@ TEST(StatisticsReducer, of_less_than_two_numbers_is_an_error_on_all_ranks) {
   }
 }
 
-}  // namespace
+}  // namespace batch_norm_reducer_test
 }  // namespace lockstep::nn

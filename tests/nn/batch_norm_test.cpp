@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace batch_norm_test {
 
 using nlohmann::json;
 using testing::expect_near;
@@ -308,5 +308,5 @@ TEST(BatchNorm, refuses_options_outside_their_ranges) {
                                  "f32 or f64", "i64"));
 }
 
-}  // namespace
+}  // namespace batch_norm_test
 }  // namespace lockstep::nn

@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace init_test {
 
 using testing::throws;
 
@@ -110,5 +110,5 @@ TEST(InitOfAMatrix, refuses_fewer_than_two_axes_and_integers) {
   }
 }
 
-}  // namespace
+}  // namespace init_test
 }  // namespace lockstep::nn

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace layers_test {
 
 using testing::expect_near;
 using testing::throws;
@@ -284,5 +284,5 @@ TEST(Sequential, of_one_sequential_is_a_copy_of_it) {
   EXPECT_EQ(wrapped.size(), 1U);
 }
 
-}  // namespace
+}  // namespace layers_test
 }  // namespace lockstep::nn

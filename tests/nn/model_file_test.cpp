@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace model_file_test {
 
 using lockstep::testing::throws;
 
@@ -146,5 +146,5 @@ TEST(MakeLayer, knows_its_types_by_name) {
             nullptr);
 }
 
-}  // namespace
+}  // namespace model_file_test
 }  // namespace lockstep::nn

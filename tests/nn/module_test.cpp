@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace module_test {
 
 using testing::throws;
 
@@ -256,5 +256,5 @@ TEST(Initialize, asks_modules_of_the_users_own) {
   EXPECT_GE(root.factor.value().data<float>()[0], 1);
 }
 
-}  // namespace
+}  // namespace module_test
 }  // namespace lockstep::nn

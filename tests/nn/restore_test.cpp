@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::nn {
-namespace {
+namespace restore_test {
 
 using testing::throws;
 
@@ -134,5 +134,5 @@ TEST_F(Restore, refuses_a_missing_or_unexpected_entry) {
                                   "'dropout.random.more'"));
 }
 
-}  // namespace
+}  // namespace restore_test
 }  // namespace lockstep::nn

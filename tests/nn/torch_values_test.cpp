@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace torch_values_test {
 
 using nlohmann::json;
 using testing::Function;
@@ -94,5 +94,5 @@ TEST_P(TorchValues, are_those_of_the_losses) {
   compare("cross_entropy", [&](const auto& x) { return cross_entropy(x[0], label); });
 }
 
-}  // namespace
+}  // namespace torch_values_test
 }  // namespace lockstep

@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::optim {
-namespace {
+namespace by_name_test {
 
 using lockstep::testing::throws;
 
@@ -139,5 +139,5 @@ TEST(ByName, schedules_are_refused_like_their_functions_refuse) {
       "one of cosine, linear"));
 }
 
-}  // namespace
+}  // namespace by_name_test
 }  // namespace lockstep::optim

@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace clipping_test {
 
 using namespace testing;
 using nlohmann::json;
@@ -391,5 +391,5 @@ TEST_F(ClippingTest, refuses_each_option_outside_its_range_by_name) {
   EXPECT_TRUE(bit_equal(before, gradients()));
 }
 
-}  // namespace
+}  // namespace clipping_test
 }  // namespace lockstep

@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace combined_optimizer_test {
 
 using namespace testing;
 using optim::Adam;
@@ -367,5 +367,5 @@ TEST_F(Combined, groups_of_the_same_name_are_refused) {
       "two param groups are called 'dense.0'"));
 }
 
-}  // namespace
+}  // namespace combined_optimizer_test
 }  // namespace lockstep

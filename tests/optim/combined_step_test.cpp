@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace combined_step_test {
 
 using namespace testing;
 using optim::Adam;
@@ -174,5 +174,5 @@ TEST_F(CombinedStep, of_a_closure_calls_it_once) {
   EXPECT_EQ(state_of(combined_, "dense.a").at("step").as_int(), 1);
 }
 
-}  // namespace
+}  // namespace combined_step_test
 }  // namespace lockstep

@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace hooks_test {
 
 using namespace testing;
 using optim::NonFinite;
@@ -234,5 +234,5 @@ TEST_F(Hooks, and_gradient_scales_that_are_not_numbers_leave_everything_as_it_wa
   EXPECT_TRUE(bit_equal(before_step, snapshot(optimizer_, parameters_)));
 }
 
-}  // namespace
+}  // namespace hooks_test
 }  // namespace lockstep

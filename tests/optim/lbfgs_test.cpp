@@ -23,7 +23,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep {
-namespace {
+namespace lbfgs_test {
 
 using namespace testing;
 using nlohmann::json;
@@ -375,5 +375,5 @@ TEST(LBFGS, ranks_search_in_step) {
   }
 }
 
-}  // namespace
+}  // namespace lbfgs_test
 }  // namespace lockstep

@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace load_options_test {
 
 using namespace testing;
 using optim::Adam;
@@ -344,5 +344,5 @@ TEST_F(LoadOptionsTest, names_the_groups_that_keep_their_hyper_parameters) {
   EXPECT_EQ(optimizer.param_group("second").lr(), 0.25);
 }
 
-}  // namespace
+}  // namespace load_options_test
 }  // namespace lockstep

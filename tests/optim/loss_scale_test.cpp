@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace loss_scale_test {
 
 using namespace testing;
 using optim::Adam;
@@ -214,5 +214,5 @@ TEST_F(LossScaleTest, refuses_each_option_outside_its_range_by_name) {
   EXPECT_TRUE(refused({.growth_interval = -1}, "expected growth_interval >= 0, found -1"));
 }
 
-}  // namespace
+}  // namespace loss_scale_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace moving_average_test {
 
 using namespace testing;
 using optim::Adam;
@@ -334,5 +334,5 @@ TEST(MovingAverage, is_restored_from_any_name_of_a_tied_parameter) {
   EXPECT_THROW(average.restore(saved_as("other.w")), StateError);
 }
 
-}  // namespace
+}  // namespace moving_average_test
 }  // namespace lockstep

@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_groups_test {
 
 using namespace testing;
 using optim::Adam;
@@ -240,5 +240,5 @@ TEST_F(ParamGroupsTest, zero_grad_forgets_gradients_or_zeroes_those_that_exist) 
   EXPECT_FALSE(a().has_grad());
 }
 
-}  // namespace
+}  // namespace named_optimizer_groups_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_layout_test {
 
 using namespace testing;
 using optim::Adam;
@@ -298,5 +298,5 @@ TEST(Layout, a_rule_with_too_many_slots_is_refused_and_nothing_changes) {
   EXPECT_TRUE(bit_equal(before, snapshot(optimizer, parameters)));
 }
 
-}  // namespace
+}  // namespace named_optimizer_layout_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_property_test {
 
 using namespace testing;
 
@@ -232,5 +232,5 @@ TEST(Property, any_sequence_of_calls_can_be_saved_and_failures_change_nothing) {
   }
 }
 
-}  // namespace
+}  // namespace named_optimizer_property_test
 }  // namespace lockstep

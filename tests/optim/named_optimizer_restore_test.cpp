@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_restore_test {
 
 using namespace testing;
 using optim::Adam;
@@ -217,5 +217,5 @@ TEST(InitState, keeps_state_that_exists) {
   EXPECT_TRUE(bit_equal(before, snapshot(optimizer, parameters)));
 }
 
-}  // namespace
+}  // namespace named_optimizer_restore_test
 }  // namespace lockstep

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_state_test {
 
 using namespace testing;
 using optim::Adam;
@@ -301,5 +301,5 @@ TEST_F(LoadStateDict, training_goes_on_as_if_it_had_never_stopped) {
   EXPECT_TRUE(bit_equal(snapshot(uninterrupted, others), snapshot(second, parameters_)));
 }
 
-}  // namespace
+}  // namespace named_optimizer_state_test
 }  // namespace lockstep

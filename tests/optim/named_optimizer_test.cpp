@@ -23,7 +23,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
-namespace {
+namespace named_optimizer_test {
 
 using testing::PlainAdam;
 using testing::PlainOptimizer;
@@ -355,5 +355,5 @@ TEST_F(NamedOptimizerTest, init_state) {
   EXPECT_TRUE(bit_equal(values, model_.state_dict()));
 }
 
-}  // namespace
+}  // namespace named_optimizer_test
 }  // namespace lockstep

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace non_finite_test {
 
 using namespace testing;
 using optim::clip_gradients;
@@ -97,5 +97,5 @@ TEST_F(NonFiniteTest, of_a_single_step_goes_before_that_of_the_optimizer) {
   EXPECT_FALSE(optimizer.step().gradient_norm.has_value());
 }
 
-}  // namespace
+}  // namespace non_finite_test
 }  // namespace lockstep

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace param_selection_test {
 
 using namespace testing;
 using optim::SGD;
@@ -229,5 +229,5 @@ TEST_F(ParamSelection,
   EXPECT_EQ(by_parameter.param_groups()[0].names(), Names{"encoder.w"});
 }
 
-}  // namespace
+}  // namespace param_selection_test
 }  // namespace lockstep

@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace peer_defects_test {
 
 using namespace testing;
 using optim::Adam;
@@ -230,5 +230,5 @@ TEST_F(PeerDefects, frozen_parameters_keep_their_state) {
   EXPECT_EQ(state_of(optimizer, "b").at("step").as_int(), 6);
 }
 
-}  // namespace
+}  // namespace peer_defects_test
 }  // namespace lockstep

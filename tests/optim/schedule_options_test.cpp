@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace schedule_options_test {
 
 using optim::Schedule;
 using testing::throws;
@@ -143,5 +143,5 @@ TEST(ScheduleOptions, a_schedule_is_made_of_a_rule) {
                                   "expected a schedule, found none"));
 }
 
-}  // namespace
+}  // namespace schedule_options_test
 }  // namespace lockstep

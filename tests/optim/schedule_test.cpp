@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace schedule_test {
 
 using nlohmann::json;
 using optim::Schedule;
@@ -328,5 +328,5 @@ TEST(Schedules, refuse_the_state_of_another_schedule) {
   EXPECT_TRUE(bit_equal(plateau.rule().state_dict(), state));
 }
 
-}  // namespace
+}  // namespace schedule_test
 }  // namespace lockstep

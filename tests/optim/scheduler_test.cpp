@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace scheduler_test {
 
 using namespace testing;
 using optim::Schedule;
@@ -380,5 +380,5 @@ TEST_F(SchedulerRestore, refuses_what_is_missing_or_damaged) {
   EXPECT_TRUE(refuses<StateError>(plateau_, source, "expected a double", "found a string"));
 }
 
-}  // namespace
+}  // namespace scheduler_test
 }  // namespace lockstep

@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
-namespace {
+namespace step_in_backward_test {
 
 using namespace testing;
 using optim::Adam;
@@ -353,5 +353,5 @@ TEST(StepInBackward, scales_gradients_as_a_step_does) {
   EXPECT_EQ(trained(true).data<float>()[0], 2 - 0.25 * 0.5 * 4);
 }
 
-}  // namespace
+}  // namespace step_in_backward_test
 }  // namespace lockstep

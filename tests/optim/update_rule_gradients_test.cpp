@@ -10,7 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace update_rule_gradients_test {
 
 using namespace testing;
 
@@ -76,5 +76,5 @@ TEST(EveryRule, multiplies_the_gradient_by_the_scale_of_the_step) {
   }
 }
 
-}  // namespace
+}  // namespace update_rule_gradients_test
 }  // namespace lockstep

@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace update_rule_options_test {
 
 using namespace testing;
 
@@ -191,5 +191,5 @@ TEST(UpdateRuleOptions, of_a_clone_are_its_own) {
   }
 }
 
-}  // namespace
+}  // namespace update_rule_options_test
 }  // namespace lockstep

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace update_rule_semantics_test {
 
 using namespace testing;
 
@@ -345,5 +345,5 @@ TEST_P(LayerWiseSteps, are_ordinary_ones_where_a_length_is_zero_or_adapt_is_off)
 INSTANTIATE_TEST_SUITE_P(Rules, LayerWiseSteps, ::testing::Values("LARS", "LAMB"),
                          [](const auto& info) { return std::string(info.param); });
 
-}  // namespace
+}  // namespace update_rule_semantics_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2);
 
 namespace lockstep {
-namespace {
+namespace update_rules_test {
 
 using nlohmann::json;
 using testing::drawn;
@@ -227,5 +227,5 @@ TEST(UpdateRuleCases, cover_every_field_of_every_rule) {
   }
 }
 
-}  // namespace
+}  // namespace update_rules_test
 }  // namespace lockstep

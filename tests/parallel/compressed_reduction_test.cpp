@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace compressed_reduction_test {
 
 using testing::alike;
 using testing::Arrangement;
@@ -280,5 +280,5 @@ TEST_F(CompressedNodes, the_first_reductions_are_not_compressed) {
     }
   }
 }
-}  // namespace
+}  // namespace compressed_reduction_test
 }  // namespace lockstep

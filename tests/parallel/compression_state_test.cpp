@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace compression_state_test {
 
 using testing::alike;
 using testing::CompressedModel;
@@ -232,5 +232,5 @@ TEST_F(CompressedNodes, options_that_cannot_be_are_refused_on_all_ranks) {
   GradientReducer reducer(model.all(), nodes(), {.compression = methods()[0]});
   model.reduce(reducer, 0);
 }
-}  // namespace
+}  // namespace compression_state_test
 }  // namespace lockstep

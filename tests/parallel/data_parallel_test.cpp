@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace data_parallel_test {
 
 using testing::throws;
 using testing::world;
@@ -304,5 +304,5 @@ TEST(DataParallel, keeps_random_state_equal_when_batches_are_uneven) {
   }
 }
 
-}  // namespace
+}  // namespace data_parallel_test
 }  // namespace lockstep

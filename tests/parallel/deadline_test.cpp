@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace deadline_test {
 
 using namespace std::chrono_literals;
 using testing::few_arrangements;
@@ -49,5 +49,5 @@ TEST(ReducerDeadline, ends_a_reduction_to_which_a_rank_does_not_come) {
   }
 }
 
-}  // namespace
+}  // namespace deadline_test
 }  // namespace lockstep

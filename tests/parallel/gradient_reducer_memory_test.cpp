@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_reducer_memory_test {
 
 using testing::throws;
 using testing::world;
@@ -214,5 +214,5 @@ TEST(GradientReducerMemory, parameters_without_elements_take_part) {
   EXPECT_NEAR(parameters[1].parameter.grad().data<float>()[4], (world().size() + 1) / 2.0, 1e-6);
 }
 
-}  // namespace
+}  // namespace gradient_reducer_memory_test
 }  // namespace lockstep

@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_reducer_shared_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -374,5 +374,5 @@ TEST(GradientReducerShared, is_destroyed_in_any_order_after_any_number_of_steps)
   }
 }
 
-}  // namespace
+}  // namespace gradient_reducer_shared_test
 }  // namespace lockstep

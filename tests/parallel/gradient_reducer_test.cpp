@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_reducer_test {
 
 using testing::throws;
 using testing::world;
@@ -379,5 +379,5 @@ TEST(GradientReducerHooks, tell_all_ranks_in_the_next_round_what_a_final_one_has
   }
 }
 
-}  // namespace
+}  // namespace gradient_reducer_test
 }  // namespace lockstep

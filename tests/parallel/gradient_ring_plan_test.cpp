@@ -10,7 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace gradient_ring_plan_test {
 using Random = std::mt19937_64;
 
 std::size_t draw(Random& random, std::size_t below) {
@@ -70,5 +70,5 @@ TEST(GradientRing, gives_each_line_a_place_in_few_slots) {
   }
 }
 
-}  // namespace
+}  // namespace gradient_ring_plan_test
 }  // namespace lockstep

@@ -26,7 +26,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_ring_test {
 
 using namespace testing;
 
@@ -376,5 +376,5 @@ TEST(GradientRing, steps_the_whole_of_a_large_parameter_or_nothing) {
   }
 }
 
-}  // namespace
+}  // namespace gradient_ring_test
 }  // namespace lockstep

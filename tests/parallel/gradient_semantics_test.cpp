@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_semantics_test {
 
 using testing::arrangements;
 using testing::throws;
@@ -378,5 +378,5 @@ TEST_F(GradientSemantics, counts_the_seconds_that_a_rank_waits) {
   }
 }
 
-}  // namespace
+}  // namespace gradient_semantics_test
 }  // namespace lockstep

@@ -22,7 +22,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace logical_replicas_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -299,5 +299,5 @@ TEST(LogicalReplicas, refuse_batches_that_are_cut_otherwise) {
   for (const Parameter& parameter : model.parameters()) EXPECT_FALSE(parameter.has_grad());
 }
 
-}  // namespace
+}  // namespace logical_replicas_test
 }  // namespace lockstep

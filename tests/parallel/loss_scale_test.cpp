@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace loss_scale_test {
 
 using optim::LossScale;
 using testing::world;
@@ -94,5 +94,5 @@ TEST(LossScale, backs_off_on_all_ranks_where_the_loss_of_one_overflows) {
   }
 }
 
-}  // namespace
+}  // namespace loss_scale_test
 }  // namespace lockstep

@@ -33,7 +33,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace measured_gradients_test {
 
 using namespace testing;
 using optim::clip_gradients;
@@ -347,5 +347,5 @@ TEST(MeasuredGradients, are_clipped_by_their_own_norms_within_the_backward) {
   EXPECT_FALSE(bit_equal(trained(true, 0.05), trained(true, 100)));
 }
 
-}  // namespace
+}  // namespace measured_gradients_test
 }  // namespace lockstep

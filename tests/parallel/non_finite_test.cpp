@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace non_finite_test {
 
 using optim::NonFinite;
 using testing::world;
@@ -100,5 +100,5 @@ INSTANTIATE_TEST_SUITE_P(Kinds, NonFiniteGradients,
                                            std::numeric_limits<double>::infinity(),
                                            -std::numeric_limits<double>::infinity()));
 
-}  // namespace
+}  // namespace non_finite_test
 }  // namespace lockstep

@@ -24,7 +24,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace parameter_averager_test {
 
 using optim::Adam;
 using optim::SGD;
@@ -385,5 +385,5 @@ TEST(ParameterAverager, averages_the_buffers_of_a_module_and_counts_are_the_larg
   EXPECT_EQ(norm.num_batches_tracked.item(), world().size() - 1);
 }
 
-}  // namespace
+}  // namespace parameter_averager_test
 }  // namespace lockstep

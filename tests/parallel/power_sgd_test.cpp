@@ -17,7 +17,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace power_sgd_test {
 
 using nlohmann::json;
 using testing::normal;
@@ -292,5 +292,5 @@ TEST(PowerSgd, has_memory_of_its_own_after_a_restore) {
   EXPECT_FALSE(bit_equal(compressor->state_dict(), source));
 }
 
-}  // namespace
+}  // namespace power_sgd_test
 }  // namespace lockstep

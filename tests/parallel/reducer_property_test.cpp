@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace reducer_property_test {
 
 using namespace testing;
 
@@ -387,5 +387,5 @@ TEST(ReducerProperty, gradients_and_buffers_are_what_all_ranks_have_drawn) {
   }
 }
 
-}  // namespace
+}  // namespace reducer_property_test
 }  // namespace lockstep

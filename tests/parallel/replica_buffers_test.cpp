@@ -24,7 +24,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace replica_buffers_test {
 
 using namespace testing;
 
@@ -368,5 +368,5 @@ TEST(SynchronisedBatchNorm, a_backward_after_the_replica_is_an_error) {
   EXPECT_TRUE(throws<StateError>([&] { loss.backward(); }, "DataParallel that has gone"));
 }
 
-}  // namespace
+}  // namespace replica_buffers_test
 }  // namespace lockstep

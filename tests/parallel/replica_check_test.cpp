@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace replica_check_test {
 
 using testing::throws;
 using testing::world;
@@ -253,5 +253,5 @@ TEST_F(ReplicaCheckTest, does_not_depend_on_the_order_of_items) {
   check.check();
 }
 
-}  // namespace
+}  // namespace replica_check_test
 }  // namespace lockstep

@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace several_optimizers_test {
 
 using namespace testing;
 
@@ -93,5 +93,5 @@ TEST(SeveralOptimizers, step_in_a_backward_that_reaches_several_reducers) {
                         expected));
 }
 
-}  // namespace
+}  // namespace several_optimizers_test
 }  // namespace lockstep

@@ -25,7 +25,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace several_reducers_property_test {
 
 using namespace testing;
 
@@ -339,5 +339,5 @@ TEST(SeveralReducersProperty, gradients_are_what_the_members_of_each_have_drawn)
   }
 }
 
-}  // namespace
+}  // namespace several_reducers_property_test
 }  // namespace lockstep

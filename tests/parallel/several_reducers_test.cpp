@@ -24,7 +24,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace several_reducers_test {
 
 using namespace testing;
 
@@ -369,5 +369,5 @@ TEST(SeveralReducers, of_another_communicator_are_usable_where_the_order_was_wro
   expect_as_serial(sound);
 }
 
-}  // namespace
+}  // namespace several_reducers_test
 }  // namespace lockstep

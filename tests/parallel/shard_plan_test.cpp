@@ -9,7 +9,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace shard_plan_test {
 std::uint64_t next(std::uint64_t& state) {
   state = state * 6364136223846793005U + 1442695040888963407U;
   return state >> 33;
@@ -151,5 +151,5 @@ TEST(ShardPlan, gives_whole_parameters_the_largest_first_to_who_has_least) {
   EXPECT_EQ(owners, (std::vector<int>{1, 0, 0, 1, 1}));
 }
 
-}  // namespace
+}  // namespace shard_plan_test
 }  // namespace lockstep

@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace sharded_errors_test {
 
 using namespace testing;
 
@@ -207,5 +207,5 @@ TEST(ShardedOptimizer, notices_a_step_that_others_do_not_make) {
       "rank 0", "rank"));
 }
 
-}  // namespace
+}  // namespace sharded_errors_test
 }  // namespace lockstep

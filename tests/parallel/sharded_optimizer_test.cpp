@@ -28,7 +28,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace sharded_optimizer_test {
 
 using namespace testing;
 
@@ -375,5 +375,5 @@ TEST(ShardedOptimizer, calls_a_closure) {
   pair.expect_same();
 }
 
-}  // namespace
+}  // namespace sharded_optimizer_test
 }  // namespace lockstep

@@ -24,7 +24,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace timeline_test {
 
 using testing::throws;
 using testing::world;
@@ -170,5 +170,5 @@ TEST_F(TimelineTest, is_of_no_effect_on_what_is_computed) {
   EXPECT_TRUE(bit_equal(trained(), without));
 }
 
-}  // namespace
+}  // namespace timeline_test
 }  // namespace lockstep

@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace top_k_test {
 
 using testing::normal;
 using testing::SimulatedNodes;
@@ -159,5 +159,5 @@ TEST(TopK, describes_all_of_its_options) {
   EXPECT_EQ(TopK({.first_reduction = 9}).first_reduction(), 9U);
 }
 
-}  // namespace
+}  // namespace top_k_test
 }  // namespace lockstep

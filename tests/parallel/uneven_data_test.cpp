@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace uneven_data_test {
 
 using namespace testing;
 
@@ -310,5 +310,5 @@ TEST(UnevenData, a_batch_that_cannot_be_read_is_an_error_on_all_ranks) {
   }
 }
 
-}  // namespace
+}  // namespace uneven_data_test
 }  // namespace lockstep

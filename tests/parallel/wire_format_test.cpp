@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep {
-namespace {
+namespace wire_format_test {
 
 using testing::Arrangement;
 using testing::arrangements;
@@ -180,5 +180,5 @@ TEST(WireFormat, must_be_alike_and_not_with_logical_replicas) {
       [&] { DataParallel(model, world(), {.wire = WireFormat::fp16, .logical_replicas = 4}); },
       "logical replicas", "wire"));
 }
-}  // namespace
+}  // namespace wire_format_test
 }  // namespace lockstep

@@ -9,7 +9,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace named_tensors_test {
 
 using testing::throws;
 
@@ -99,5 +99,5 @@ TEST(NamedTensors, want_parts_that_are_within_their_tensor) {
   EXPECT_TRUE(throws<StateError>([] { NamedTensors({{"a", TensorPart{}}}); }, "'a'", "undefined"));
 }
 
-}  // namespace
+}  // namespace named_tensors_test
 }  // namespace lockstep

@@ -15,7 +15,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace records_test {
 
 using testing::Draw;
 using testing::throws;
@@ -192,5 +192,5 @@ TEST(Records, with_any_change_are_read_or_refused) {
   EXPECT_GT(refused, 5000);
 }
 
-}  // namespace
+}  // namespace records_test
 }  // namespace lockstep

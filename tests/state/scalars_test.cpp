@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace scalars_test {
 
 using testing::throws;
 
@@ -69,5 +69,5 @@ TEST_F(Numbers, stay_as_they_were_when_one_does_not_fit) {
   EXPECT_EQ(best, 0.5);
 }
 
-}  // namespace
+}  // namespace scalars_test
 }  // namespace lockstep

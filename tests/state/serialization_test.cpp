@@ -20,7 +20,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace serialization_test {
 
 using testing::Draw;
 using testing::throws;
@@ -153,5 +153,5 @@ TEST(SerializationOf, a_load_that_fails_leaves_what_was_there) {
   EXPECT_TRUE(bit_equal(state, StateDict{{"b", 2}}));
 }
 
-}  // namespace
+}  // namespace serialization_test
 }  // namespace lockstep

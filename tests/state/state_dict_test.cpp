@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace state_dict_test {
 
 using testing::throws;
 
@@ -142,5 +142,5 @@ TEST(BitEqual, compares_structure_and_keys) {
   EXPECT_FALSE(bit_equal(StateValue(StateList{}), StateValue(StateDict{})));
 }
 
-}  // namespace
+}  // namespace state_dict_test
 }  // namespace lockstep

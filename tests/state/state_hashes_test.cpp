@@ -10,7 +10,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace state_hashes_test {
 
 std::vector<NamedHash> hashes_of(const StateDict& state, bool numbers = true) {
   const FlatState flat = flatten(state);
@@ -99,5 +99,5 @@ TEST(StateHashes, leave_out_numbers_of_tensors_on_request) {
   EXPECT_FALSE(equal(hashes_of(example(), false), hashes_of(state, false)));
 }
 
-}  // namespace
+}  // namespace state_hashes_test
 }  // namespace lockstep

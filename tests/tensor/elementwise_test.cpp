@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace elementwise_test {
 
 using testing::draw;
 using testing::Kernels;
@@ -175,5 +175,5 @@ TYPED_TEST(Kernels, an_activation_has_the_gradient_of_the_closed_form) {
   EXPECT_EQ(gradient(Activation::sigmoid, true), (std::vector<T>{T{1.5F}, T{-0.25F}}));
 }
 
-}  // namespace
+}  // namespace elementwise_test
 }  // namespace lockstep

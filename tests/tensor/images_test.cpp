@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::kernels {
-namespace {
+namespace images_test {
 
 template <class T>
 class Images : public ::testing::Test {};
@@ -155,5 +155,5 @@ TYPED_TEST(Images, pooling_finds_the_first_maximum_or_the_last_nan) {
   }
 }
 
-}  // namespace
+}  // namespace images_test
 }  // namespace lockstep::kernels

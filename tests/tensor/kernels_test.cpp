@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace kernels_test {
 
 using kernels::Transpose;
 using testing::draw;
@@ -280,5 +280,5 @@ TYPED_TEST(Kernels, softmax_cross_entropy_of_nan_is_nan) {
   }
 }
 
-}  // namespace
+}  // namespace kernels_test
 }  // namespace lockstep

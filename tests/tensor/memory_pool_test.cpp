@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::memory_pool {
-namespace {
+namespace memory_pool_test {
 
 constexpr std::size_t largest = std::size_t{32} << 20;
 
@@ -95,5 +95,5 @@ TEST(MemoryPool, gives_back_what_is_beyond_its_limit_and_the_rest_when_its_threa
 }
 #endif
 
-}  // namespace
+}  // namespace memory_pool_test
 }  // namespace lockstep::memory_pool

@@ -12,7 +12,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::kernels {
-namespace {
+namespace normalization_test {
 
 using Doubles = std::vector<double>;
 
@@ -126,5 +126,5 @@ TYPED_TEST(ChannelMaps, are_those_of_each_number) {
   }
 }
 
-}  // namespace
+}  // namespace normalization_test
 }  // namespace lockstep::kernels

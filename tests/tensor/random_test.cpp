@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace random_test {
 
 using testing::throws;
 using Words = std::array<std::uint32_t, 4>;
@@ -218,5 +218,5 @@ TEST(Fill, takes_floating_tensors_only) {
   EXPECT_NO_THROW(fill_normal(none, RandomKey(1), 0, 1));
 }
 
-}  // namespace
+}  // namespace random_test
 }  // namespace lockstep

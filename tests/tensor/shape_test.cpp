@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace shape_test {
 
 using testing::throws;
 
@@ -79,5 +79,5 @@ TEST(Shape, refuses_more_than_two_to_the_62_elements) {
       "too many elements"));
 }
 
-}  // namespace
+}  // namespace shape_test
 }  // namespace lockstep

@@ -13,7 +13,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace tensor_test {
 
 using testing::throws;
 
@@ -251,5 +251,5 @@ TEST(Tensor, bit_equal_tells_bits_apart_and_not_values) {
   EXPECT_TRUE(bit_equal(Tensor::zeros({0}), Tensor::zeros({0})));
 }
 
-}  // namespace
+}  // namespace tensor_test
 }  // namespace lockstep

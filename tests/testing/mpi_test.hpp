@@ -13,8 +13,11 @@
 /// one, and one that does not end within LOCKSTEP_TEST_DEADLINE seconds (60 where that is not set)
 /// ends the job, with a report of where each rank is. GTEST_SKIP must be reached by all ranks or by
 /// none.
-#define LOCKSTEP_TEST_RANKS(...) \
-  static const ::lockstep::testing::DeclaredRanks lockstep_declared_ranks(__FILE__, {__VA_ARGS__})
+#define LOCKSTEP_TEST_RANKS(...)                                      \
+  static const ::lockstep::testing::DeclaredRanks LOCKSTEP_TEST_JOIN( \
+      lockstep_declared_ranks_, __COUNTER__)(__FILE__, {__VA_ARGS__})
+#define LOCKSTEP_TEST_JOIN(a, b) LOCKSTEP_TEST_JOIN_EXPANDED(a, b)
+#define LOCKSTEP_TEST_JOIN_EXPANDED(a, b) a##b
 
 namespace lockstep::testing {
 

@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace chart_test {
 
 using train::Axis;
 using train::AxisOptions;
@@ -262,5 +262,5 @@ TEST(SvgText, replaces_what_xml_does_not_allow) {
   EXPECT_EQ(train::svg_text("\xED\xA0\x80"), replaced + replaced + replaced);
 }
 
-}  // namespace
+}  // namespace chart_test
 }  // namespace lockstep::testing

@@ -14,7 +14,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace csv_test {
 
 using Records = std::vector<train::MetricRecord>;
 
@@ -71,5 +71,5 @@ TEST(Csv, replaces_the_file_or_leaves_it) {
   EXPECT_NE(message.find("none/metrics.csv"), std::string::npos) << message;
 }
 
-}  // namespace
+}  // namespace csv_test
 }  // namespace lockstep::testing

@@ -16,7 +16,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::train {
-namespace {
+namespace heat_map_test {
 
 using lockstep::testing::throws;
 
@@ -126,5 +126,5 @@ TEST(FieldPicture, is_written_to_a_file) {
   EXPECT_TRUE(throws<Error>([&] { write_field_picture(path / "none.svg", picture); }, "none.svg"));
 }
 
-}  // namespace
+}  // namespace heat_map_test
 }  // namespace lockstep::train

@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace metrics_test {
 
 using train::Metric;
 using train::MetricRecord;
@@ -261,5 +261,5 @@ TEST_F(Metrics, leaves_no_temporary_file_when_the_disk_is_full) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "metrics.jsonl.tmp"));
 }
 
-}  // namespace
+}  // namespace metrics_test
 }  // namespace lockstep::testing

@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace progress_test {
 
 using train::Progress;
 using train::ProgressOptions;
@@ -393,5 +393,5 @@ TEST_F(ProgressTest, refuses_a_negative_total_and_a_null_stream) {
   EXPECT_THROW(Progress("e", 1, options(nullptr)), OptionError);
 }
 
-}  // namespace
+}  // namespace progress_test
 }  // namespace lockstep::testing

@@ -19,7 +19,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace report_test {
 
 using train::ChartSeries;
 using train::collect_metrics;
@@ -233,5 +233,5 @@ TEST_F(WriteReport, says_what_is_missing_or_damaged) {
   expect_refused("my run: expected the folder of a run, found a file");
 }
 
-}  // namespace
+}  // namespace report_test
 }  // namespace lockstep::testing

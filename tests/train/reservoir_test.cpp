@@ -18,7 +18,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::train {
-namespace {
+namespace reservoir_test {
 
 using lockstep::testing::RankGroup;
 using lockstep::testing::throws;
@@ -284,5 +284,5 @@ TEST_F(Saved, takes_no_state_that_is_not_its_own) {
   EXPECT_TRUE(refuses("unknown", 1, "unknown"));
 }
 
-}  // namespace
+}  // namespace reservoir_test
 }  // namespace lockstep::train

@@ -21,7 +21,7 @@
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::testing {
-namespace {
+namespace timeline_picture_test {
 
 using train::draw_last_steps;
 using train::read_timeline;
@@ -241,5 +241,5 @@ TEST(TimelinePicture, has_a_legend_of_what_there_is_and_escapes_names) {
   EXPECT_TRUE(has(svg, "rank 0, &lt;b&gt;&quot;: 0.001 ms"));
 }
 
-}  // namespace
+}  // namespace timeline_picture_test
 }  // namespace lockstep::testing

@@ -11,7 +11,7 @@
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::train {
-namespace {
+namespace trainer_test {
 
 using lockstep::testing::throws;
 using lockstep::testing::world;
@@ -128,5 +128,5 @@ TEST(Trainer, passes_on_what_a_step_throws_and_goes_on) {
   EXPECT_EQ(trainer.train(3).loss, 2);
 }
 
-}  // namespace
+}  // namespace trainer_test
 }  // namespace lockstep::train
