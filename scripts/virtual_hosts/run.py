@@ -19,8 +19,13 @@ WATCHED = FORWARDED | {signal.SIGCHLD}
 
 # Memory that only one host sees, where it is in nobody's way and needs no folder of the machine's.
 PRIVATE = "/dev/shm/.cluster"
+# Reaches no host that one of the network would not reach: one whose link is down, or that is paused.
 AGENT = f"""#!/bin/sh
 pid=$(cat {PRIVATE}/"$1") || exit
+if grep -q '^State:.T' "/proc/$pid/status" || ! nsenter --target "$pid" --net ip link show up dev eth0 | grep -q .; then
+  echo "$1 does not answer" >&2
+  exit 255
+fi
 shift
 exec nsenter --target "$pid" --net --mount --uts --ipc --root --wd sh -c "$*"
 """
@@ -172,9 +177,15 @@ def be_first(options, leash):
     if not make_hosts(options):
         return 1
     environment = os.environ | settings(options)
-    command = [LAUNCH, "-n", str(sum(options.ranks)), *options.program]
-    return supervise(os.posix_spawn(LAUNCH, command, environment, setsigmask=[],
-                                    setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]))
+    command = options.program
+    if not options.head:
+        command = [LAUNCH, "-n", str(sum(options.ranks)), *command]
+    try:
+        program = os.posix_spawnp(command[0], command, environment, setsigmask=[],
+                                  setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
+    except OSError as error:
+        raise ClusterError(f"{command[0]}: {error.strerror}") from None
+    return supervise(program)
 
 
 def run(options):

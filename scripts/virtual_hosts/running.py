@@ -147,8 +147,9 @@ def mend(holder):
 
 def pause(holder):
     halt(holder, signal.SIGSTOP)
+    os.kill(holder, signal.SIGSTOP)  # by which its agent knows
 
 
 def resume(holder):
-    for process in processes_of(holder):
+    for process in [holder, *processes_of(holder)]:
         send(process, signal.SIGCONT)
