@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 
-from . import kernel
+from . import kernel, slurm
 from .errors import NEEDS, ClusterError, complain
 from .kernel import system_call
 from .network import NETWORK, batch, has_netem, relay, shape, tap
@@ -48,12 +48,14 @@ def mount_memory(limit):
     write("agent", AGENT, 0o755)
 
 
-def be_host(number, name, options, cabling, ready):
+def be_host(number, name, options, cabling, key, ready):
     """Becomes the process that holds a host's namespaces."""
     system_call("unshare", kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
     system_call("prctl", kernel.PR_SET_NAME, HOST + name, 0, 0, 0)
     socket.sethostname(name)
     mount_memory(options.shm)
+    if options.slurm:
+        slurm.prepare(write, key, PRIVATE, options.ranks)
     taps, lines = [], []
     if cabling == "relay":
         taps.append(tap("eth0"))
@@ -116,9 +118,10 @@ def make_hosts(options):
     batch("ip", ["link set lo up", *(["link add lan type bridge"] if not taps else []), "link set lan up",
                  f"address add {NETWORK}.{options.hosts + 1}/24 dev lan"])
 
+    key = os.urandom(64).hex()
     ready, ready_end = socket.socketpair()
     for number, name in enumerate(names, 1):
-        write(name, str(fork(be_host, number, name, options, cabling, ready_end)))
+        write(name, str(fork(be_host, number, name, options, cabling, key, ready_end)))
     ready_end.close()
     for _ in names:
         answer, fds, _, _ = socket.recv_fds(ready, 1, 1)
@@ -131,6 +134,8 @@ def make_hosts(options):
         batch("ip", [line for name in names for line in (f"link set {name} master lan", f"link set {name} up")])
         for name in names:
             shape(name, options, cabling == "netem")
+    if options.slurm:
+        slurm.prepare(write, key, PRIVATE, options.ranks)
     write("slots", "".join(f"{name} slots={ranks}\n" for name, ranks in zip(names, options.ranks)))
     write("hosts", "".join(f"{name}:{ranks}\n" for name, ranks in zip(names, options.ranks)))
     return True
@@ -138,17 +143,19 @@ def make_hosts(options):
 
 def settings(options):
     """What mpirun needs to know beyond what scripts/launch tells it."""
+    network = f"{NETWORK}.0/24"
+    transport = {"orte_tmpdir_base": PRIVATE, "oob_tcp_if_include": network, "btl_tcp_if_include": network,
+                 "pml": "ob1", "btl": "tcp,vader,self"}
+    if options.slurm:  # which tells it the hosts
+        return {f"OMPI_MCA_{name}": value for name, value in transport.items()} | slurm.settings(PRIVATE)
     if options.mpi == "mpich":
         # UCX has all messages, within a host as well.
         return {"LOCKSTEP_MPI": "mpich", "HYDRA_LAUNCHER": "rsh", "HYDRA_LAUNCHER_EXEC": f"{PRIVATE}/agent",
                 "HYDRA_RMK": "user", "HYDRA_HOST_FILE": f"{PRIVATE}/hosts",
                 "UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0"}
-    network = f"{NETWORK}.0/24"
-    settings = {"plm": "rsh", "plm_rsh_agent": f"{PRIVATE}/agent", "plm_rsh_no_tree_spawn": "1", "ras": "^slurm",
-                "orte_default_hostfile": f"{PRIVATE}/slots", "rmaps_base_mapping_policy": options.map_by,
-                "orte_tmpdir_base": PRIVATE, "oob_tcp_if_include": network,
-                "pml": "ob1", "btl": "tcp,vader,self", "btl_tcp_if_include": network}
-    return {f"OMPI_MCA_{name}": value for name, value in settings.items()}
+    hosts = {"plm": "rsh", "plm_rsh_agent": f"{PRIVATE}/agent", "plm_rsh_no_tree_spawn": "1", "ras": "^slurm",
+             "orte_default_hostfile": f"{PRIVATE}/slots", "rmaps_base_mapping_policy": options.map_by}
+    return {f"OMPI_MCA_{name}": value for name, value in (hosts | transport).items()}
 
 
 def supervise(pid):
@@ -177,6 +184,9 @@ def be_first(options, leash):
     if not make_hosts(options):
         return 1
     environment = os.environ | settings(options)
+    if options.slurm:
+        os.environ |= slurm.settings(PRIVATE)
+        slurm.start(PRIVATE, f"{PRIVATE}/agent", [f"h{number}" for number in range(options.hosts)])
     command = options.program
     if not options.head:
         command = [LAUNCH, "-n", str(sum(options.ranks)), *command]

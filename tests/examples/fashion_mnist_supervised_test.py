@@ -1,6 +1,5 @@
 """The Fashion-MNIST example under scripts/supervise: hosts that are killed in the midst of it do not change its result."""
 
-import os
 import pathlib
 import random
 import subprocess
@@ -11,10 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testing"))
 import report
 from fashion_mnist import LAUNCH, Example, newest_state
-
-# Where programs such as tc are, which not every user's PATH has.
-os.environ["PATH"] += ":/usr/sbin:/sbin"
-CLUSTER = ROOT / "scripts" / "cluster"
+from virtual_hosts import CLUSTER, need_hosts
 
 
 class Supervised(Example):
@@ -25,6 +21,7 @@ class Supervised(Example):
         return max((int(file.stem.partition("-")[2]) for file in self.out.glob("checkpoints/step-*.lockstep")), default=0)
 
     def test_hosts_killed_at_random_change_no_bit_of_the_result(self):
+        need_hosts()
         options = ["--logical-replicas", 4, "--batch", 5]
         self.train(1, "--epochs", 16, *options, out=self.folder / "undisturbed")
 

@@ -15,13 +15,11 @@ import unittest
 import uuid
 
 import report
+from virtual_hosts import CLUSTER, need_hosts
 
 # Of the tests that are asked for, which are none of those that it starts.
 os.environ.pop("LOCKSTEP_TEST_ONLY", None)
 PROGRAM = sys.argv.pop()
-CLUSTER = str(pathlib.Path(__file__).resolve().parents[2] / "scripts" / "cluster")
-# Where programs such as tc are, which not every user's PATH has.
-os.environ["PATH"] += ":/usr/sbin:/sbin"
 MPICH = os.environ.get("LOCKSTEP_MPI") == "mpich"
 MPIRUN, DAEMON, RANK = ("mpiexec.hydra", "hydra_pmi_proxy", "PMI_RANK") if MPICH else \
     ("mpirun", "orted", "OMPI_COMM_WORLD_RANK")
@@ -102,17 +100,10 @@ class Arguments(unittest.TestCase):
 class Hosts(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        job = run("-H", "1", "true")
-        if "need root" in job.stderr:
-            raise unittest.SkipTest(job.stderr.strip())
+        need_hosts()
 
     def setUp(self):
         self.before = leftovers()
-
-    def need_latency(self):
-        job = run("-H", "1", "--latency", "1ms", "true")
-        if "--latency needs" in job.stderr:
-            self.skipTest(job.stderr.strip())
 
     def output(self, *arguments, **options):
         job = run(*arguments, **options)
@@ -252,7 +243,7 @@ else:
             pass
     print(time.monotonic() - start)
 """
-        self.need_latency()
+        need_hosts("--latency", "1ms")
         for link in [], ["--link", "100mbit"]:
             output = self.output("-H", "2", "--latency", "20ms", *link, "--", sys.executable, "-c", script)
             self.assertGreaterEqual(float(output), 0.04)
@@ -285,7 +276,7 @@ else:
             self.assert_nothing_is_left()
 
     def test_nothing_is_left_of_a_slow_network(self):
-        self.need_latency()
+        need_hosts("--latency", "1ms")
         with self.started("echo started; sleep 600", "--link", "100mbit", "--latency", "1ms") as job:
             job.kill()
             job.wait(60)
@@ -359,7 +350,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         self.check_cut()
 
     def test_a_host_with_a_slow_link_is_cut_off_as_well(self):
-        self.need_latency()
+        need_hosts("--latency", "1ms")
         self.check_cut("--latency", "1ms")
 
     def test_a_paused_host_does_nothing_until_it_is_resumed(self):

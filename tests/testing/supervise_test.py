@@ -11,11 +11,10 @@ import time
 import unittest
 
 import report
+from virtual_hosts import CLUSTER, need_hosts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SUPERVISE, CLUSTER = str(ROOT / "scripts" / "supervise"), str(ROOT / "scripts" / "cluster")
-# Where programs such as tc are, which not every user's PATH has.
-os.environ["PATH"] += ":/usr/sbin:/sbin"
+SUPERVISE = str(ROOT / "scripts" / "supervise")
 for name in "OMPI_MCA_orte_default_hostfile", "HYDRA_HOST_FILE", "SLURM_JOB_NODELIST", "LOCKSTEP_MPI":
     os.environ.pop(name, None)
 
@@ -145,6 +144,12 @@ class Supervise(unittest.TestCase):
         job.send_signal(signal.SIGUSR1)
         self.assertEqual((job.wait(timeout=20), job.stdout.read()), (0, "usr\n"))
 
+    def test_the_job_ends_where_its_supervisor_is_killed(self):
+        job = self.start("--", "sh", "-c", "trap 'echo told; exit' TERM; echo x; while :; do sleep 0.1; done")
+        self.assertEqual(job.stdout.readline(), "x\n")
+        job.kill()
+        self.assertEqual(job.stdout.read(), "told\n")
+
     def test_bad_arguments_are_refused_with_what_is_wrong(self):
         for arguments, part in [
                 ([], "no COMMAND"), (["--restarts", "-1", "--", "true"], "'-1' is not a whole number from 0 on"),
@@ -168,6 +173,7 @@ class Supervise(unittest.TestCase):
         self.assertIn("mpirun -n {ranks} --host {hosts}", job.stdout)
 
     def test_hosts_of_a_virtual_cluster_are_asked_by_their_agent(self):
+        need_hosts()
         for event in "kill", "cut", "pause":
             with self.subTest(event=event):
                 script = f"""echo "{{hosts}}"
