@@ -7,7 +7,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "testing"))
-FIXTURE = sys.argv.pop(1)
+FIXTURE = pathlib.Path(sys.argv.pop(1)).resolve()
 import report
 from fashion_mnist import Example, newest_state
 from virtual_hosts import CLUSTER, need_hosts
