@@ -39,6 +39,8 @@ SlurmctldParameters=preempt_send_user_signal
 PartitionName=normal Nodes=ALL Default=YES PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
+# Nothing here uses cgroups, and not every machine has them; but slurmd wants a version.
+CGROUPS = "CgroupPlugin=cgroup/v1\nCgroupMountpoint={folder}/cgroup\n"
 MUNGED = ("munged --force --key-file={folder}/munge.key --socket={folder}/munge.socket --pid-file={folder}/munge.pid "
           "--log-file={folder}/munge.log --seed-file={folder}/munge.seed")
 
@@ -47,6 +49,7 @@ def prepare(write, key, folder, ranks):
     """Writes what the daemons read: the same on the controller and on each host, by a function write(name, text)."""
     nodes = "\n".join(f"NodeName=h{host} CPUs={count}" for host, count in enumerate(ranks))
     write("slurm.conf", CONFIGURATION.format(folder=folder, nodes=nodes))
+    write("cgroup.conf", CGROUPS.format(folder=folder))
     write("munge.key", key, 0o600)
     os.mkdir(f"{folder}/spool")
 
@@ -69,7 +72,7 @@ def start(folder, agent, names):
     run(["slurmctld", "-f", f"{folder}/slurm.conf"], f"{folder}/slurmctld.log")
     daemons = f"{MUNGED.format(folder=folder)} && slurmd -f {folder}/slurm.conf -N "
     for name in names:
-        run([agent, name, daemons + name], "")
+        run([agent, name, f"{{ {daemons}{name}; }} || {{ tail -n 5 {folder}/*.log >&2; false; }}"], "")
     deadline = time.monotonic() + 30
     while True:
         states = run(["sinfo", "--noheader", "--Node", "--partition=normal", "--format=%T"], "").split()
