@@ -54,11 +54,11 @@ def prepare(write, key, folder, ranks):
     os.mkdir(f"{folder}/spool")
 
 
-def run(command, log):
+def run(command, log=None):
     job = subprocess.run(command, text=True, capture_output=True)
     if job.returncode != 0:
         text = job.stderr.strip()
-        if os.path.exists(log):
+        if log and os.path.exists(log):
             with open(log) as lines:
                 text += "\n" + "".join(lines.readlines()[-5:])
         raise ClusterError(f"{command[0]} failed: {text.strip()}")
@@ -72,10 +72,10 @@ def start(folder, agent, names):
     run(["slurmctld", "-f", f"{folder}/slurm.conf"], f"{folder}/slurmctld.log")
     daemons = f"{MUNGED.format(folder=folder)} && slurmd -f {folder}/slurm.conf -N "
     for name in names:
-        run([agent, name, f"{{ {daemons}{name}; }} || {{ tail -n 5 {folder}/*.log >&2; false; }}"], "")
+        run([agent, name, f"{{ {daemons}{name}; }} || {{ tail -n 5 {folder}/*.log >&2; false; }}"])
     deadline = time.monotonic() + 30
     while True:
-        states = run(["sinfo", "--noheader", "--Node", "--partition=normal", "--format=%T"], "").split()
+        states = run(["sinfo", "--noheader", "--Node", "--partition=normal", "--format=%T"]).split()
         if states == ["idle"] * len(names):
             return
         if time.monotonic() > deadline:

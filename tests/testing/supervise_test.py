@@ -125,6 +125,13 @@ class Supervise(unittest.TestCase):
                    "without n2")
         self.assertLess(time.monotonic() - began, 40)
 
+    def test_hosts_that_answer_are_asked_once_at_a_time(self):
+        asked = self.folder / "asked"
+        job = self.run_job("--probe", f"sh -c 'echo {{host}} >>{asked}'", "--watch", 1, "--hosts", "n1,n2,n3,n4", "--",
+                           "sh", "-c", f"until test $(wc -l <{asked}) -ge 8; do sleep 0.02; done; sleep 0.3")
+        self.check(job, 0, "")
+        self.assertEqual(sorted(asked.read_text().split()), ["n1", "n1", "n2", "n2", "n3", "n3", "n4", "n4"])
+
     def test_a_host_that_answers_late_is_gone(self):
         job = self.run_job("--probe", "sh -c 'test {host} = n1 || sleep 50'", "--probe-seconds", 0.5,
                            "--hosts", "n1,n2", "--", "echo", "{hosts}")
