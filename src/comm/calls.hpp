@@ -2,12 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "comm/reduction.hpp"
 #include "lockstep/comm/communicator.hpp"
 
 namespace lockstep::comm {
+
+class KeptCommunicator;
 
 /// The collective calls on one communicator, which all ranks make in the same order. Each is told to
 /// the other ranks before it is made: where they do not all say the same, it is a StateError on all
@@ -21,6 +24,8 @@ class Calls {
   explicit Calls(const Communicator& communicator);
   /// Those on a communicator; nullptr where it has one rank, or is closed.
   static Calls* of(const Communicator& communicator);
+  /// What has to be told when a call is given up.
+  static const std::shared_ptr<KeptCommunicator>& kept(const Communicator& communicator) noexcept;
 
   /// Waits until all ranks have announced what `job` says.
   void announce(const Job& job);

@@ -11,6 +11,7 @@
 
 #include "comm/calls.hpp"
 #include "comm/check.hpp"
+#include "comm/duplicate.hpp"
 #include "comm/element.hpp"
 #include "comm/find_placement.hpp"
 #include "comm/wait.hpp"
@@ -66,80 +67,11 @@ void in_pieces(std::size_t size, Piece piece) {
   } while (offset < size);
 }
 
-bool mpi_is_finalized() {
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  return finalized != 0;
-}
-
-int free_parked(MPI_Comm, int, void* parked, void*) {
-  auto* communicator = static_cast<MPI_Comm*>(parked);
-  const int code = MPI_Comm_free(communicator);
-  delete communicator;
-  return code;
-}
-
-// Hands a communicator to MPI_COMM_SELF, whose attributes are deleted first of all in MPI_Finalize.
-void park(MPI_Comm communicator) {
-  int key = MPI_KEYVAL_INVALID;
-  if (MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, free_parked, &key, nullptr) != MPI_SUCCESS) {
-    return;
-  }
-  MPI_Comm_set_attr(MPI_COMM_SELF, key, new MPI_Comm(communicator));
-  MPI_Comm_free_keyval(&key);
-}
-
 }  // namespace
-
-struct Communicator::Duplicate {
-  MPI_Comm communicator = MPI_COMM_NULL;
-  CommunicatorOptions options;
-  int rank = 0;
-  int size = 1;
-  std::optional<Placement> placement;  // once it was asked for
-  std::unique_ptr<comm::Calls> calls;  // from the first one on
-
-  Duplicate(MPI_Comm original, const CommunicatorOptions& options) : options(options) {
-    std::vector<MPI_Comm> made{MPI_COMM_NULL};
-    MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Comm_idup(original, made.data(), &request), "MPI_Comm_idup");
-    comm::Wait(-1, options.deadline, true)
-        .finish(request, made, "all ranks to make a duplicate of the communicator");
-    communicator = made[0];
-    check_mpi(MPI_Comm_rank(communicator, &rank), "MPI_Comm_rank");
-    check_mpi(MPI_Comm_size(communicator, &size), "MPI_Comm_size");
-    check_mpi(MPI_Comm_set_errhandler(communicator, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  }
-  ~Duplicate() {
-    if (communicator != MPI_COMM_NULL && !mpi_is_finalized()) park(communicator);
-  }
-  Duplicate(const Duplicate&) = delete;
-  Duplicate& operator=(const Duplicate&) = delete;
-
-  MPI_Comm open() const {
-    if (communicator == MPI_COMM_NULL) throw StateError("the communicator was closed");
-    if (!may_call_mpi()) {
-      const std::string message = describe_no_mpi("a collective call", rank);
-      if (calls != nullptr) calls->set_failed(message);
-      throw StateError(message);
-    }
-    return communicator;
-  }
-};
-
-Communicator::Communicator(MPI_Comm communicator, const CommunicatorOptions& options) {
-  int initialized = 0;
-  MPI_Initialized(&initialized);
-  if (!initialized || mpi_is_finalized()) {
-    throw StateError("a Communicator needs MPI between MPI_Init and MPI_Finalize");
-  }
-  if (communicator == MPI_COMM_NULL) throw OptionError("a Communicator of MPI_COMM_NULL");
-  duplicate_ = std::make_shared<Duplicate>(communicator, options);
-}
 
 int Communicator::rank() const noexcept { return duplicate_->rank; }
 int Communicator::size() const noexcept { return duplicate_->size; }
-MPI_Comm Communicator::handle() const noexcept { return duplicate_->communicator; }
+MPI_Comm Communicator::handle() const noexcept { return duplicate_->kept->handle; }
 
 const CommunicatorOptions& Communicator::options() const noexcept { return duplicate_->options; }
 
@@ -150,13 +82,6 @@ const Placement& Communicator::placement() const {
   return *own.placement;
 }
 
-comm::Calls* comm::Calls::of(const Communicator& communicator) {
-  Communicator::Duplicate& own = *communicator.duplicate_;
-  if (own.size == 1 || own.communicator == MPI_COMM_NULL) return nullptr;
-  if (own.calls == nullptr) own.calls = std::make_unique<Calls>(communicator);
-  return own.calls.get();
-}
-
 namespace {
 
 void announce(const Communicator& communicator, const comm::Job& job) {
@@ -164,21 +89,6 @@ void announce(const Communicator& communicator, const comm::Job& job) {
 }
 
 }  // namespace
-
-Communicator Communicator::duplicate() const {
-  const MPI_Comm communicator = duplicate_->open();
-  announce(*this, {.call = comm::Call::duplicate});
-  Communicator copy(communicator, duplicate_->options);
-  copy.duplicate_->placement = duplicate_->placement;
-  return copy;
-}
-
-void Communicator::close() {
-  if (handle() == MPI_COMM_NULL) return;
-  duplicate_->open();
-  duplicate_->calls.reset();
-  check_mpi(MPI_Comm_free(&duplicate_->communicator), "MPI_Comm_free");
-}
 
 template <class T>
 void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {

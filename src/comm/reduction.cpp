@@ -7,8 +7,10 @@
 #include <set>
 #include <utility>
 
+#include "comm/calls.hpp"
 #include "comm/check.hpp"
 #include "comm/codec_exchange.hpp"
+#include "comm/kept_communicator.hpp"
 #include "comm/node_exchange.hpp"
 #include "comm/share_exchange.hpp"
 #include "lockstep/core/error.hpp"
@@ -94,6 +96,7 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
                      std::size_t capacity, const Parts& parts, WireFormat wire)
     : rank_(communicator.rank()),
       deadline_(communicator.options().deadline),
+      kept_(Calls::kept(communicator)),
       memory_(communicator, segment_bytes,
               control_bytes(communicator, capacity) +
                   (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
@@ -120,7 +123,10 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
                                             communicator.rank(), result_);
 }
 
-Reduction::~Reduction() { node_->leave(); }
+Reduction::~Reduction() {
+  if (failed_ || node_->failed() || !node_->complete()) kept_->settled = false;
+  node_->leave();
+}
 
 void Reduction::start(const Job& job) {
   if (node_->failed()) node_->raise();

@@ -18,6 +18,7 @@
 namespace lockstep::comm {
 
 class CodecExchange;
+class KeptCommunicator;
 class NodeExchange;
 class NodeSums;
 class ShareExchange;
@@ -99,6 +100,7 @@ class Reduction {
   // No Communicator, which may be the owner of this.
   int rank_;
   std::chrono::milliseconds deadline_;
+  std::shared_ptr<KeptCommunicator> kept_;
   NodeMemory memory_;
   Lanes lanes_;
   std::byte* result_;

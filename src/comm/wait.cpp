@@ -4,10 +4,17 @@
 
 #include <string>
 
+#include "comm/calls.hpp"
 #include "comm/check.hpp"
+#include "comm/kept_communicator.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
+
+Wait::Wait(const Communicator& ranks) noexcept
+    : Wait(ranks.rank(), ranks.options().deadline, true) {
+  kept_ = Calls::kept(ranks).get();
+}
 
 bool Wait::has_time() noexcept {
   if (deadline_.count() == 0) return true;
@@ -17,6 +24,7 @@ bool Wait::has_time() noexcept {
 }
 
 void Wait::give_up(std::string_view what) const {
+  if (kept_ != nullptr) kept_->settled = false;
   const std::string who = rank_ < 0 ? "this rank" : fmt::format("rank {}", rank_);
   throw DeadlineError(fmt::format("{} has waited {} s for {}", who,
                                   static_cast<double>(deadline_.count()) / 1000, what));

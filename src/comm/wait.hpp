@@ -13,6 +13,8 @@
 
 namespace lockstep::comm {
 
+class KeptCommunicator;
+
 /// What a rank does between two looks at something that other ranks will change, until its deadline.
 class Wait {
  public:
@@ -21,8 +23,7 @@ class Wait {
   Wait(int rank, std::chrono::milliseconds deadline, bool crowded) noexcept
       : rank_(rank), spins_left_(crowded ? 0 : spins), deadline_(deadline) {}
   /// For what is rare, and need not spin.
-  explicit Wait(const Communicator& ranks) noexcept
-      : Wait(ranks.rank(), ranks.options().deadline, true) {}
+  explicit Wait(const Communicator& ranks) noexcept;
 
   /// False where there is no time left.
   bool pause() noexcept {
@@ -71,6 +72,7 @@ class Wait {
   unsigned yields_ = 0;
   std::chrono::milliseconds deadline_;
   Clock::time_point begin_{};  // the first look at the clock
+  KeptCommunicator* kept_ = nullptr;
 };
 
 /// A value for a message of MPI's, on the heap as long as that has memory: a call that is given up leaves its frame to

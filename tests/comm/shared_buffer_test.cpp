@@ -271,7 +271,7 @@ TEST(SharedBuffer, ranks_that_do_not_reduce_the_same_get_an_error_that_names_bot
     const auto reduce = [&] { ranks.all_reduce(std::span<float>(values)); };
     EXPECT_TRUE(throws<StateError>(reduce, "do not make the same call")) << arrangement.name;
     if (arrangement.nodes.size() == 1 && arrangement.options.share_memory) {
-      EXPECT_TRUE(throws<StateError>(reduce, "rank 0 makes call 2", who + " makes call 2"));
+      EXPECT_TRUE(throws<StateError>(reduce, "rank 0 makes call 3", who + " makes call 3"));
     }
   }
 }

@@ -1,4 +1,5 @@
-// Reducers leave no request and no window of MPI, and each two communicators until MPI_Finalize.
+// Reducers leave no request and no window of MPI, and each two communicators until the one they are of makes another, or
+// is closed.
 
 #include <optional>
 #include <string>
@@ -33,9 +34,9 @@ std::vector<NamedParameter> parameters() {
   return all;
 }
 
-// What is new after use(reducer) and the end of the reducer, in each arrangement.
+// What is new after use(reducer) and the end of the reducer, in each arrangement. `finished`: no reduction was given up.
 template <class Use>
-void expect_nothing_left_after(Use use, bool keep_gradients = true) {
+void expect_nothing_left_after(Use use, bool keep_gradients = true, bool finished = true) {
   for (const Arrangement& arrangement : arrangements()) {
     Communicator ranks(world().handle(), arrangement.options);
     ranks.placement();
@@ -50,6 +51,7 @@ void expect_nothing_left_after(Use use, bool keep_gradients = true) {
     EXPECT_EQ(mpi_counts.world_calls, before.world_calls) << arrangement.name;
     EXPECT_EQ(mpi_counts.requests, before.requests) << arrangement.name;
     ranks.close();
+    if (finished) EXPECT_EQ(mpi_counts.communicators, before.communicators - 1) << arrangement.name;
   }
 }
 
@@ -72,12 +74,14 @@ TEST(GradientReducerResources, rounds_leave_nothing) {
 }
 
 TEST(GradientReducerResources, a_reducer_that_is_dropped_under_way_leaves_nothing) {
-  expect_nothing_left_after([](GradientReducer& reducer, std::vector<NamedParameter>& all) {
-    mark(reducer, all, all.size());
-    reducer.finish();
-    mark(reducer, all, all.size() / 2);
-    world().barrier();  // who is still at it would get an error
-  });
+  expect_nothing_left_after(
+      [](GradientReducer& reducer, std::vector<NamedParameter>& all) {
+        mark(reducer, all, all.size());
+        reducer.finish();
+        mark(reducer, all, all.size() / 2);
+        world().barrier();  // who is still at it would get an error
+      },
+      true, false);
 }
 
 TEST(GradientReducerResources, sharded_steps_leave_nothing) {
@@ -102,11 +106,13 @@ TEST(GradientReducerResources, sharded_steps_leave_nothing) {
 
 TEST(GradientReducerResources, a_reducer_that_has_failed_leaves_nothing) {
   if (world().size() == 1) return;
-  expect_nothing_left_after([](GradientReducer& reducer, std::vector<NamedParameter>& all) {
-    if (world().rank() == 1) reducer.set_weight(-1);
-    mark(reducer, all, all.size());
-    EXPECT_TRUE(throws<OptionError>([&] { reducer.finish(); }, "weight", "rank 1"));
-  });
+  expect_nothing_left_after(
+      [](GradientReducer& reducer, std::vector<NamedParameter>& all) {
+        if (world().rank() == 1) reducer.set_weight(-1);
+        mark(reducer, all, all.size());
+        EXPECT_TRUE(throws<OptionError>([&] { reducer.finish(); }, "weight", "rank 1"));
+      },
+      true, false);
 }
 
 }  // namespace

@@ -64,12 +64,14 @@ class Communicator {
   /// Which ranks are on one node. The first call is collective.
   const Placement& placement() const;
 
-  /// Another duplicate, with the same options; collective.
+  /// Another duplicate, with the same options; collective. Frees those which it has made before, and which no rank has
+  /// any more.
   Communicator duplicate() const;
 
-  /// Frees the duplicate; collective. Without it the duplicate of the last handle that goes is kept
-  /// until MPI is finalised, since a destructor must not wait for other ranks. StateError in any
-  /// use after it.
+  /// Frees the duplicate, and those of its duplicates which no rank has any more; collective. Without it the duplicate
+  /// of the last handle that goes is kept, since a destructor must not wait for other ranks: until the communicator
+  /// that it was made of by duplicate() makes another or is closed, or until MPI is finalised. StateError in any use
+  /// after it.
   void close();
 
   /// Combines element by element over all ranks; every rank gets the result, with the same bits on
@@ -116,7 +118,10 @@ class Communicator {
   friend class comm::Calls;
   struct [[gnu::visibility("hidden")]] Duplicate;
 
+  explicit Communicator(std::shared_ptr<Duplicate> duplicate);
+
   void agree_on(const std::function<void()>& work) const;
+  void free_dropped() const;
 
   std::shared_ptr<Duplicate> duplicate_;
 };
