@@ -364,11 +364,11 @@ int main() {
   };
   for (const int ranks : {2, 3, 5}) {
     test("shares are right: " + std::to_string(ranks) + " ranks",
-         [&] { shares_are_right(ranks, 1000); });
+         [&] { shares_are_right(ranks, 400); });
     for (const std::size_t capacity : {1U, 2U, 8U}) {
       const std::string who =
           std::to_string(ranks) + " ranks, capacity " + std::to_string(capacity);
-      test("sums are right: " + who, [&] { sums_are_right(ranks, capacity, 2000); });
+      test("sums are right: " + who, [&] { sums_are_right(ranks, capacity, 800); });
       for (const int rank : {0, ranks - 1}) {
         for (const bool long_ones : {false, true}) {
           test("a difference is told to all: " + who,
