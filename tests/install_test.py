@@ -16,6 +16,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "testing"))
 import report
+from installation import Installation, run
 
 # After the first two, LANGUAGE=COMPILER: as CMake calls it, and what the compiler needs besides, such as a
 # sanitizer.
@@ -59,30 +60,14 @@ int main() {
 """
 
 
-def run(*command, **options):
-    job = subprocess.run([str(part) for part in command], capture_output=True, text=True,
-                         timeout=200, **options)
-    if job.returncode != 0:
-        raise AssertionError(f"{command} failed:\n{job.stdout}{job.stderr}")
-    return job.stdout
-
-
 class Install(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", cls.folder / "stage")
-        description, = cls.folder.rglob("lockstep.pc")
-        # The staged tree becomes a prefix of its own.
-        text = description.read_text()
-        prefix = re.search(r"^prefix=/(.*)$", text, re.MULTILINE)[1]
-        cls.prefix = cls.folder / "prefix"
-        (cls.folder / "stage" / prefix).rename(cls.prefix)
-        description, = cls.folder.rglob("lockstep.pc")
-        description.write_text(text.replace(f"prefix=/{prefix}", f"prefix={cls.prefix}"))
-        cls.environment = {**os.environ, "PKG_CONFIG_PATH": str(description.parent)}
-        cls.libraries = description.parent.parent
+        installation = Installation(BUILD, cls.folder)
+        cls.prefix, cls.libraries = installation.prefix, installation.libraries
+        cls.environment = installation.environment
         cls.path = f"{cls.libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}"
         cls.version = run("pkg-config", "--modversion", "lockstep", env=cls.environment).strip()
         cls.project = cls.folder / "consumer"
@@ -223,7 +208,10 @@ class Install(unittest.TestCase):
         others = {re.sub(r"\.so.*", ".so", path) for path in found - headers if "fortran" not in path}
         self.assertEqual(others, {f"{libraries}/liblockstep.so", f"{libraries}/liblockstep.a",
                                   f"{libraries}/pkgconfig/lockstep.pc",
+                                  f"{libraries}/liblockstep-testing.a",
+                                  f"{libraries}/pkgconfig/lockstep-testing.pc",
                                   "lib/cmake/lockstep/lockstepConfig.cmake",
+                                  "lib/cmake/lockstep/lockstepTesting.cmake",
                                   "lib/cmake/lockstep/lockstepConfigVersion.cmake",
                                   "bin/lockstep", "share/man/man1/lockstep.1"})
 

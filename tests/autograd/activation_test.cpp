@@ -4,7 +4,7 @@
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "testing/gradient_check.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

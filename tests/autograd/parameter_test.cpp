@@ -8,7 +8,7 @@
 
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

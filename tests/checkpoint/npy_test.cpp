@@ -10,7 +10,7 @@
 #include "checkpoint/allocation_counter.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

@@ -11,7 +11,7 @@
 #include "lockstep/optim/combined_optimizer.hpp"
 #include "lockstep/optim/lbfgs.hpp"
 #include "lockstep/optim/nadam.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2);

@@ -17,7 +17,7 @@
 #include "lockstep/optim/nadam.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

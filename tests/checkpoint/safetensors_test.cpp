@@ -14,7 +14,7 @@
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

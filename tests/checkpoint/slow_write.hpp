@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

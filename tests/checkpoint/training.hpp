@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "data/temporary_folder.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"
@@ -15,33 +14,10 @@
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/state/scalars.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
+#include "testing/shared_folder.hpp"
 
 namespace lockstep::testing {
-
-/// A folder of rank 0's that all ranks use, and that goes when all have left it. Collective.
-class SharedFolder {
- public:
-  explicit SharedFolder(const Communicator& ranks = world()) : ranks_(ranks) {
-    if (ranks_.rank() == 0) path_ = (folder_.emplace() / "").string();
-    ranks_.broadcast(path_);
-  }
-  ~SharedFolder() { ranks_.barrier(); }
-
-  std::filesystem::path operator/(std::string_view name) const {
-    return std::filesystem::path(path_) / name;
-  }
-  /// Writes a file on rank 0.
-  void write(std::string_view name, std::string_view bytes) const {
-    if (ranks_.rank() == 0) write_bytes(*this / name, bytes);
-    ranks_.barrier();
-  }
-
- private:
-  Communicator ranks_;
-  std::optional<TemporaryFolder> folder_;
-  std::string path_;
-};
 
 inline data::TensorDataset random_samples(std::int64_t count) {
   Tensor inputs = Tensor::empty({count, 6}), targets = Tensor::empty({count}, DType::i64);

@@ -8,7 +8,7 @@
 #include "comm/combine.hpp"
 #include "comm/element.hpp"
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

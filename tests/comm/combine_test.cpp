@@ -9,7 +9,7 @@
 
 #include "comm/element.hpp"
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

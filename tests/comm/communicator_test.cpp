@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

@@ -13,7 +13,7 @@
 #include "comm/placements.hpp"
 #include "comm/reduction.hpp"
 #include "tensor/kernels.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

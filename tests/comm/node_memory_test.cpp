@@ -12,7 +12,7 @@
 #include "comm/resources.hpp"
 #include "lockstep/core/error.hpp"
 #include "testing/log.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

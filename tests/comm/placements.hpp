@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "lockstep/comm/communicator.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

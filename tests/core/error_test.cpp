@@ -7,7 +7,7 @@
 #include <string>
 
 #include "lockstep/core/checked_cast.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

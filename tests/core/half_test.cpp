@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -4,7 +4,7 @@
 #include <lockstep/lockstep.hpp>
 #include <vector>
 
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(2);
 

@@ -9,7 +9,7 @@
 #include "lockstep/nn/batch_norm.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "testing/gradient_check.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

@@ -7,7 +7,7 @@
 #include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "testing/gradient_check.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -5,7 +5,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/adam.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

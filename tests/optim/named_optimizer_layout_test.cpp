@@ -12,7 +12,7 @@
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "optim/small_parameters.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2);

@@ -13,7 +13,7 @@
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "optim/all_rules.hpp"
 #include "optim/small_parameters.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2);
 

@@ -6,7 +6,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "optim/default_rules.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

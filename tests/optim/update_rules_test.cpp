@@ -13,7 +13,7 @@
 #include "lockstep/tensor/random.hpp"
 #include "optim/default_rules.hpp"
 #include "optim/small_parameters.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2);
 

@@ -10,7 +10,7 @@
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/tensor/random.hpp"
 #include "lockstep/tensor/tensor.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

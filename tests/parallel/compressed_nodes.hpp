@@ -9,7 +9,7 @@
 
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/simulated_nodes.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

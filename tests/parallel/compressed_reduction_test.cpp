@@ -14,7 +14,7 @@
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/compressed_nodes.hpp"
 #include "tensor/dispatch.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

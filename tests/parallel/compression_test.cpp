@@ -14,7 +14,7 @@
 
 #include "checkpoint/allocation_counter.hpp"
 #include "parallel/simulated_nodes.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

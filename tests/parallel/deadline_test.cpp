@@ -5,7 +5,7 @@
 #include "lockstep/autograd/parameter.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(2, 3, 4);

@@ -13,7 +13,7 @@
 
 #include "lockstep/nn/module.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

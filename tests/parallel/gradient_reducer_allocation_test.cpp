@@ -7,7 +7,7 @@
 #include "checkpoint/allocation_counter.hpp"
 #include "comm/placements.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 

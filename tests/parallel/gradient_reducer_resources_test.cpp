@@ -11,7 +11,7 @@
 #include "lockstep/optim/adam.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "lockstep/parallel/step_in_reduction.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 4);

@@ -27,7 +27,7 @@
 #include "parallel/batches.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

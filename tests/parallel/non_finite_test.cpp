@@ -11,7 +11,7 @@
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

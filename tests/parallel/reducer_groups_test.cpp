@@ -22,7 +22,7 @@
 #include "lockstep/parallel/data_parallel.hpp"
 #include "parallel/batches.hpp"
 #include "parallel/rank_groups.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

@@ -15,7 +15,7 @@
 #include "lockstep/core/part_begin.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "parallel/drawn_gradients.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

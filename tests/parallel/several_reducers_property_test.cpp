@@ -20,7 +20,7 @@
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "parallel/drawn_gradients.hpp"
 #include "parallel/rank_groups.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

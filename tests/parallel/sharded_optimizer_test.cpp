@@ -23,7 +23,7 @@
 #include "parallel/batches.hpp"
 #include "parallel/rank_groups.hpp"
 #include "parallel/sharded_pair.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

@@ -11,7 +11,7 @@
 #include "lockstep/optim/keyed_optimizer.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
 

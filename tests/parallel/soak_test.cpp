@@ -11,7 +11,7 @@
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(2, 4);
 

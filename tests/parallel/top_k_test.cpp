@@ -10,7 +10,7 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/parallel/compression.hpp"
 #include "parallel/simulated_nodes.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

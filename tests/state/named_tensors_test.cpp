@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

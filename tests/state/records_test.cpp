@@ -9,7 +9,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "state/drawn_state.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

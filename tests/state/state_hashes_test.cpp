@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -6,7 +6,7 @@
 
 #include "tensor/kernel_fixture.hpp"
 #include "tensor/kernels.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -9,7 +9,7 @@
 
 #include "lockstep/tensor/tensor.hpp"
 #include "tensor/kernel_fixture.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

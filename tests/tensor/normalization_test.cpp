@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lockstep/tensor/random.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

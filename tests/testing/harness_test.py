@@ -1,11 +1,14 @@
 """Tests of the test main: what it reports when the tests of fixture.cpp fail."""
 
 import os
+import pathlib
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import unittest
+import xml.etree.ElementTree
 
 import report
 
@@ -17,10 +20,10 @@ LAUNCH = sys.argv.pop()
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def run(names, ranks=2, deadline=60):
+def run(names, ranks=2, deadline=60, options=()):
     tests = ":".join(name if "." in name else f"Fixture.{name}" for name in names.split())
     return subprocess.run(
-        [LAUNCH, "-n", str(ranks), PROGRAM, f"--gtest_filter={tests}"],
+        [LAUNCH, "-n", str(ranks), PROGRAM, f"--gtest_filter={tests}", *options],
         capture_output=True, text=True, timeout=120,
         env={**os.environ, "LOCKSTEP_TEST_DEADLINE": str(deadline)})
 
@@ -119,6 +122,71 @@ class Harness(unittest.TestCase):
             job = run("passes", ranks=ranks)
             self.assert_ends(job, 0, 1, 0, status=2)
             self.assertRegex(job.stdout, rf"no test of that name runs on {ranks} ranks\n  \S*fixture\.cpp: on 2 ranks\n")
+
+    def test_a_collective_assertion_ends_the_test_on_all_ranks(self):
+        for name, text in (("ends_with_an_assertion_of_rank_1", "asserted here"),
+                           ("ends_with_a_function_that_rank_1_has_left", "in a function"),
+                           ("ends_with_an_exception_of_rank_1", "an exception: thrown within")):
+            with self.subTest(name=name):
+                job = run(f"OnAllRanks.{name}")
+                self.assert_ends(job, 0, 1, 0)
+                self.assertRegex(job.stdout, rf"\[rank 1\] (.*\n)*.*{text}")
+                self.assertNotIn("went on", job.stdout)
+                self.assertNotIn("[rank 0]", job.stdout)
+
+    def test_a_skip_in_a_collective_assertion_is_one_of_all_ranks(self):
+        job = run("OnAllRanks.ends_with_a_skip_of_rank_1")
+        self.assert_ends(job, 0, 0, 1)
+        self.assertNotIn("went on", job.stdout)
+
+    def test_a_collective_assertion_goes_on_where_nothing_is_fatal(self):
+        job = run("OnAllRanks.goes_on_where_all_is_well_or_nothing_is_fatal")
+        self.assert_ends(job, 0, 1, 0)
+        self.assertEqual(re.findall(r"\[rank (\d)\] (goes on|the end|.*one statement)", job.stdout),
+                         [("0", "the end"), ("1", "goes on"), ("1", "the end")])
+
+    def results(self, names, **options):
+        """The tests of the file that rank 0 writes: by name, what has failed."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "results.xml"
+            run(names, options=[f"--gtest_output=xml:{file}"], **options)
+            self.assertEqual([path.name for path in file.parent.iterdir()], ["results.xml"])
+            return {case.get("name"): [failure.text for failure in case.findall("failure")]
+                    for case in xml.etree.ElementTree.parse(file).iter("testcase")
+                    if case.get("status") == "run"}
+
+    def test_writes_one_file_with_the_failures_of_all_ranks(self):
+        results = self.results("passes fails_on_rank_1")
+        self.assertEqual(results["passes"], [])
+        failure, = results["fails_on_rank_1"]
+        self.assertTrue(failure.startswith("rank 1"), failure)
+        self.assertIn("fixture.cpp", failure)
+        self.assertIn("first line\nsecond line", failure)
+
+    def test_writes_it_where_a_rank_does_not_end(self):
+        results = self.results("passes hangs_on_rank_1", deadline=4)
+        self.assertEqual(results["passes"], [])
+        failure, = results["hangs_on_rank_1"]
+        self.assertIn("no end after 4 s in Fixture.hangs_on_rank_1", failure)
+
+    def test_options_and_variables_of_rank_0_are_those_of_all(self):
+        def flags(*options, **variables):
+            command = 'test "${OMPI_COMM_WORLD_RANK-$PMI_RANK}" != 0 || { ' + "".join(
+                f"export {name}={value}; " for name, value in variables.items())
+            command += 'set -- "$@" ' + " ".join(options) + '; }; exec "$@"'
+            return subprocess.run([LAUNCH, "-n", "2", "sh", "-c", command, "sh", PROGRAM],
+                                  capture_output=True, text=True, timeout=60)
+
+        job = flags("--gtest_filter=Flags.*")
+        self.assert_ends(job, 1, 0, 0)
+        self.assertEqual(sorted(job.stderr.split("\n")), ["", "rank 0", "rank 1"])
+        job = flags("--gtest_repeat=3", GTEST_FILTER="'Flags.*'")
+        self.assertEqual(job.stderr.count("rank"), 6)
+        self.assert_ends(flags(LOCKSTEP_TEST_ONLY="Flags.are_those_of_rank_0"), 1, 0, 0)
+
+    def test_says_on_how_many_ranks_it_has_tests(self):
+        listing = subprocess.run([PROGRAM, "--ranks"], capture_output=True, text=True, timeout=60)
+        self.assertEqual((listing.returncode, listing.stdout), (0, "2\n"))
 
     def test_lists_its_tests_without_mpirun(self):
         listing = subprocess.run(

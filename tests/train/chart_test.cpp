@@ -12,7 +12,7 @@
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "train/axis.hpp"
 #include "train/svg_text.hpp"
 

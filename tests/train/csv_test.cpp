@@ -9,7 +9,7 @@
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/train/metrics.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -9,7 +9,7 @@
 
 #include "comm/mpi_counts.hpp"
 #include "comm/placements.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "train/whole_road.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

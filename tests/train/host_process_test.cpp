@@ -20,7 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "train/whole_road.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 4);

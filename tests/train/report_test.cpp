@@ -12,7 +12,7 @@
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/train/metrics.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "train/report_page.hpp"
 #include "train/run_metrics.hpp"
 

@@ -15,7 +15,7 @@
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/timeline.hpp"
-#include "testing/mpi_test.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "train/timeline_file.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

@@ -16,8 +16,8 @@ namespace lockstep::testing {
 /// One a process.
 class Watchdog {
  public:
-  /// `last_words` runs on the watchdog's thread, when the other ranks have had time to report.
-  explicit Watchdog(std::function<void()> last_words);
+  /// `last_words` runs on the watchdog's thread, with what this rank has reported, when the others have had time to.
+  explicit Watchdog(std::function<void(const std::string& report)> last_words);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -38,13 +38,13 @@ class Watchdog {
  private:
   void enter(std::string place, std::chrono::seconds limit);
   void watch();
-  void expire();
+  [[noreturn]] void expire(std::unique_lock<std::mutex>& lock);
   std::string report(const std::string& headline);
   static void on_crash(int signal);
 
   static Watchdog* current_;
   const std::chrono::seconds test_limit_;
-  const std::function<void()> last_words_;
+  const std::function<void(const std::string&)> last_words_;
   const pthread_t watched_ = pthread_self();
   int rank_ = -1;
 

@@ -80,7 +80,7 @@ void write_to_stderr(const std::string& text) {
 
 Watchdog* Watchdog::current_ = nullptr;
 
-Watchdog::Watchdog(std::function<void()> last_words)
+Watchdog::Watchdog(std::function<void(const std::string&)> last_words)
     : test_limit_(limit_from_environment()), last_words_(std::move(last_words)) {
   current_ = this;
   enter_other("the start of the program");
@@ -149,23 +149,25 @@ void Watchdog::clear_failures() {
 void Watchdog::watch() {
   std::unique_lock lock(mutex_);
   while (!stopped_) {
-    if (std::chrono::steady_clock::now() >= deadline_) return expire();
+    if (std::chrono::steady_clock::now() >= deadline_) expire(lock);
     changed_.wait_until(lock, deadline_);
   }
 }
 
-void Watchdog::expire() {
+void Watchdog::expire(std::unique_lock<std::mutex>& lock) {
   // Ends the process all the same where the report itself gets stuck, on a lock that the watched
   // thread holds.
   alarm(5);
   frame_count = 0;
   pthread_kill(watched_, SIGRTMIN);
   for (int i = 0; i < 100 && frame_count == 0; ++i) std::this_thread::sleep_for(1ms);
+  const std::string text = report("no end after " + std::to_string(limit_.count()) + " s");
+  lock.unlock();
   // One rank after the other, so that their lines do not mix.
   std::this_thread::sleep_for(50ms * (rank_ % 8));
-  write_to_stderr(report("no end after " + std::to_string(limit_.count()) + " s"));
+  write_to_stderr(text);
   std::this_thread::sleep_for(1s);
-  last_words_();
+  last_words_(text);
   std::this_thread::sleep_for(1s);
   _exit(124);
 }
