@@ -3,11 +3,12 @@
 #include <cmath>
 #include <lockstep/lockstep.hpp>
 
-/// Fits a small network to sin(3x)·cos(2y), the same to the bit on 1, 2 and 4 ranks.
+/// Fits a small network to sin(3x)·cos(2y): with the same parameters, to the bit, on 1, 2 and 4 ranks.
 class Fit {
  public:
   explicit Fit(const lockstep::Communicator& ranks)
-      : samples_(draw()),
+      : ranks_(ranks),
+        samples_(draw()),
         replica_(model_, ranks, {.logical_replicas = parts}),
         optimizer_(model_.named_parameters(), lockstep::optim::Adam({.lr = 0.01})),
         loader_(samples_, {samples_.size(),
@@ -26,7 +27,8 @@ class Fit {
       });
       optimizer_.step();
     }
-    return sum / static_cast<double>(loader_.batches_per_epoch());
+    return ranks_.all_reduce(sum, lockstep::ReduceOp::mean) /
+           static_cast<double>(loader_.batches_per_epoch());
   }
 
   lockstep::StateDict state() const {
@@ -39,6 +41,7 @@ class Fit {
   static lockstep::data::TensorDataset draw();
   static lockstep::nn::Sequential initialized();
 
+  lockstep::Communicator ranks_;
   lockstep::data::TensorDataset samples_;
   lockstep::nn::Sequential model_ = initialized();
   lockstep::DataParallel replica_;

@@ -24,7 +24,7 @@ TEST(Fit, learns) {
   Fit fit(world());
   const double first = fit.train_epoch();
   double last = first;
-  for (int epoch = 2; epoch <= 40; ++epoch) last = fit.train_epoch();
+  for (int epoch = 2; epoch <= 80; ++epoch) last = fit.train_epoch();
   // A plain ASSERT would leave the other ranks in the next call that needs all.
   LOCKSTEP_ON_ALL_RANKS(ASSERT_LT(last, 0.5 * first));
   EXPECT_TRUE(std::isfinite(fit.train_epoch()));

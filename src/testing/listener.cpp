@@ -71,10 +71,13 @@ Listener::Outcome Listener::meet(bool failed, bool skipped) {
   std::array<std::int64_t, 2> ranks{failed ? 1 : 0, skipped ? 1 : 0};
   control_.all_reduce(std::span<std::int64_t>(ranks));
   const std::vector<std::string> failures = control_.gather(watchdog_.failures());
+  bool told = failed;
   for (std::size_t rank = 0; rank < failures.size(); ++rank) {
     const std::string who = "rank " + std::to_string(rank);
     print_lines("[" + who + "] ", failures[rank]);
-    if (rank > 0 && !failures[rank].empty()) ADD_FAILURE_AT(who.c_str(), -1) << failures[rank];
+    if (rank == 0 || failures[rank].empty()) continue;
+    ADD_FAILURE_AT(who.c_str(), -1) << failures[rank];
+    told = true;
   }
   watchdog_.clear_failures();
   const bool all_skipped = ranks[1] == control_.size();
@@ -82,7 +85,7 @@ Listener::Outcome Listener::meet(bool failed, bool skipped) {
     if (control_.rank() == 0) std::printf("skipped on some ranks only\n");
     ranks[0] = 1;
   }
-  if (ranks[0] > 0 && !failed) ADD_FAILURE() << "failed, or skipped, on another rank";
+  if (ranks[0] > 0 && !told) ADD_FAILURE() << "failed, or skipped, on another rank";
   meeting_ = false;
   if (ranks[0] > 0) return Outcome::failed;
   return all_skipped ? Outcome::skipped : Outcome::passed;

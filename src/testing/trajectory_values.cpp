@@ -42,6 +42,11 @@ std::vector<std::int64_t> places(std::int64_t size) {
   return all;
 }
 
+// The shortest decimal number that has this float next to it, so that the file has no digits that say nothing.
+double shortest(float value) {
+  return std::isfinite(value) ? std::stod(fmt::format("{}", value)) : value;
+}
+
 Json of_tensor(const Tensor& tensor) {
   const Tensor numbers = tensor.to(DType::f64);
   const std::span<const double> values = numbers.span<double>();
@@ -50,7 +55,9 @@ Json of_tensor(const Tensor& tensor) {
   Json shape = Json::array(), some = Json::array();
   for (const std::int64_t length : tensor.shape()) shape.push_back(length);
   for (const std::int64_t place : places(tensor.size())) {
-    some.push_back(of_number(values[static_cast<std::size_t>(place)]));
+    const double value = values[static_cast<std::size_t>(place)];
+    const bool is_f32 = tensor.dtype() == DType::f32;
+    some.push_back(of_number(is_f32 ? shortest(static_cast<float>(value)) : value));
   }
   return {{"dtype", to_string(tensor.dtype())},
           {"shape", std::move(shape)},
@@ -114,8 +121,7 @@ Json describe_value(std::string_view name, const StateValue& value) {
   if (const auto* truth = std::get_if<bool>(&value.variant())) return *truth;
   if (const auto* text = std::get_if<std::string>(&value.variant())) return *text;
   throw OptionError(
-      fmt::format("{} is {}, which a trajectory cannot have: gather it first", name,
-                  value.kind()));
+      fmt::format("{} is {}, which a trajectory cannot have: gather it first", name, value.kind()));
 }
 
 std::optional<std::string> difference(const Json& found, const Json& stored,

@@ -26,6 +26,15 @@ contains
     call ranks%create(MPI_COMM_WORLD)
   end subroutine
 
+  !> A file of this program on so many ranks, beside which others run.
+  function own_path(name) result(path)
+    character(*), intent(in) :: name
+    character(:), allocatable :: path
+    character(12) :: count
+    write (count, '(i0)') rank_count
+    path = name//'-'//trim(count)//'.lockstep'
+  end function
+
   subroutine run(name, test)
     character(*), intent(in) :: name
     interface

@@ -41,6 +41,13 @@ static void fail(const char* file, int line, const char* what, const char* more)
       fail(__FILE__, __LINE__, "expected '" text "' in the message", lockstep_last_error()); \
   } while (0)
 
+/* A file of this program on so many ranks, beside which others run; overwritten by the next call. */
+static inline const char* own_path(const char* name) {
+  static char text[100];
+  snprintf(text, sizeof(text), "lockstep-c-%d-%s", rank_count, name);
+  return text;
+}
+
 static inline int is_near(double a, double b, double tolerance) {
   return fabs(a - b) <= tolerance * (1 + fabs(b));
 }

@@ -1,17 +1,9 @@
 /* Checkpoints from C: objects, arrays, ranges of distributed arrays and numbers, in one file. */
 #include "check.h"
 
-/* A file of this test's own, removed by remove_file(). */
-static const char* path(const char* name) {
-  static char text[300];
-  snprintf(text, sizeof(text), "%s/lockstep-c-%s", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp",
-           name);
-  return text;
-}
-
 static void remove_file(const char* name) {
   MPI_Barrier(MPI_COMM_WORLD);
-  if (own_rank == 0) remove(path(name));
+  if (own_rank == 0) remove(own_path(name));
 }
 
 struct training {
@@ -86,9 +78,9 @@ static void a_loaded_run_goes_on_with_the_same_bits(lockstep_communicator ranks)
   start(&one, ranks, 1);
   make_step(&one);
   make_step(&one);
-  OK(lockstep_checkpoint_save(path("run"), ranks, one.items));
+  OK(lockstep_checkpoint_save(own_path("run"), ranks, one.items));
   start(&other, ranks, 2);
-  OK(lockstep_checkpoint_load(path("run"), ranks, other.items, NULL));
+  OK(lockstep_checkpoint_load(own_path("run"), ranks, other.items, NULL));
   CHECK(other.step == 3 && other.time == 0.5 && other.field[3] == 4);
   double lr = 0;
   OK(lockstep_optimizer_get(other.optimizer, NULL, "lr", &lr));
@@ -107,20 +99,20 @@ static void a_load_that_fails_changes_nothing(lockstep_communicator ranks) {
   lockstep_items part;
   OK(lockstep_items_create(&part));
   OK(lockstep_items_add(part, "model", own.model));
-  OK(lockstep_checkpoint_save(path("part"), ranks, part));
+  OK(lockstep_checkpoint_save(own_path("part"), ranks, part));
   const double before = first_weight(&own);
-  FAILS(lockstep_checkpoint_load(path("part"), ranks, own.items, NULL), LOCKSTEP_ERROR_CHECKPOINT,
-        "optimizer");
-  FAILS(lockstep_checkpoint_load(path("none"), ranks, own.items, NULL), LOCKSTEP_ERROR_CHECKPOINT,
-        "none");
-  FAILS(lockstep_checkpoint_load(path("part"), ranks, part,
+  FAILS(lockstep_checkpoint_load(own_path("part"), ranks, own.items, NULL),
+        LOCKSTEP_ERROR_CHECKPOINT, "optimizer");
+  FAILS(lockstep_checkpoint_load(own_path("none"), ranks, own.items, NULL),
+        LOCKSTEP_ERROR_CHECKPOINT, "none");
+  FAILS(lockstep_checkpoint_load(own_path("part"), ranks, part,
                                  LOCKSTEP_OPTIONS(LOCKSTEP_WORD("mode", "loose"))),
         LOCKSTEP_ERROR_OPTION, "strict, subset, partial");
   FAILS(lockstep_checkpoint_load(NULL, ranks, part, NULL), LOCKSTEP_ERROR_OPTION, "path");
-  FAILS(lockstep_checkpoint_save(path("part"), ranks, own_rank == 0 ? NULL : part),
+  FAILS(lockstep_checkpoint_save(own_path("part"), ranks, own_rank == 0 ? NULL : part),
         LOCKSTEP_ERROR_HANDLE, "items");
   CHECK(first_weight(&own) == before && own.step == 1);
-  OK(lockstep_checkpoint_load(path("part"), ranks, own.items,
+  OK(lockstep_checkpoint_load(own_path("part"), ranks, own.items,
                               LOCKSTEP_OPTIONS(LOCKSTEP_WORD("mode", "partial"))));
   OK(lockstep_free(part));
   stop(&own);
@@ -139,7 +131,7 @@ static void ranges_go_to_any_number_of_ranks(lockstep_communicator ranks) {
   OK(lockstep_items_add_range(items, "fields", "u", &whole, begin, after - begin));
   FAILS(lockstep_items_add_range(items, "fields", "v", &whole, begin, 13 - begin),
         LOCKSTEP_ERROR_SHAPE, "12 numbers");
-  OK(lockstep_checkpoint_save(path("range"), ranks, items));
+  OK(lockstep_checkpoint_save(own_path("range"), ranks, items));
   OK(lockstep_free(items));
 
   const int members = (rank_count + 1) / 2;
@@ -153,7 +145,7 @@ static void ranges_go_to_any_number_of_ranks(lockstep_communicator ranks) {
     memset(numbers, 0, sizeof(numbers));
     OK(lockstep_items_create(&items));
     OK(lockstep_items_add_range(items, "fields", "u", &whole, first, last - first));
-    OK(lockstep_checkpoint_load(path("range"), few, items, NULL));
+    OK(lockstep_checkpoint_load(own_path("range"), few, items, NULL));
     for (int64_t i = first; i < last; ++i) CHECK(numbers[i - first] == (double)(100 + i));
     OK(lockstep_free(items));
     OK(lockstep_communicator_close(few));
@@ -166,7 +158,7 @@ static void a_manager_keeps_the_last_and_finds_the_newest(lockstep_communicator 
   struct training own;
   start(&own, ranks, 1);
   char folder[300];
-  snprintf(folder, sizeof(folder), "%s", path("folder"));
+  snprintf(folder, sizeof(folder), "%s", own_path("folder"));
   lockstep_manager manager;
   const lockstep_option* options =
       LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("every_steps", 2), LOCKSTEP_NUMBER("keep_last", 1),

@@ -50,7 +50,7 @@ contains
 
   !> What is saved goes on elsewhere with the same numbers.
   subroutine goes_on_with_what_was_saved()
-    character(*), parameter :: path = 'checkpoint_test.lockstep'
+    character(:), allocatable :: path
     type(lockstep_model) :: models(2)
     type(lockstep_parameters) :: parameters(2)
     type(lockstep_optimizer) :: optimizers(2)
@@ -62,6 +62,7 @@ contains
     integer(int8), target :: bytes(3, 2)
     real(real64), pointer :: w(:, :), u(:, :)
     integer :: i, step
+    path = own_path('checkpoint_test')
     fields(:, :, 1) = 1.5d0
     fields(:, :, 2) = -1
     small(:, 1) = [1, 2, 3, 4]
@@ -121,12 +122,13 @@ contains
   !> Ranks have cut a field of (4, 6) by its last index, and load it cut into other parts, or as a
   !> whole.
   subroutine cuts_a_field_in_other_ways()
-    character(*), parameter :: path = 'field_test.lockstep'
+    character(:), allocatable :: path
     type(lockstep_items) :: items
     real(real64), allocatable, target :: own(:, :), flat(:)
     real(real64), target :: whole(4, 6)
     integer, allocatable :: begins(:)
     integer :: i, first, count
+    path = own_path('field_test')
     allocate (begins(rank_count + 1))
     begins = [(6*i/rank_count, i=0, rank_count)]
     first = begins(own_rank + 1)

@@ -215,9 +215,8 @@ static void names_and_options_are_checked(lockstep_communicator ranks) {
 
 static void models_are_read_from_files(lockstep_communicator ranks) {
   (void)ranks;
-  char path[300], command[400];
-  snprintf(path, sizeof(path), "%s/lockstep-c-model-%d.toml",
-           getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", own_rank);
+  char path[200], command[300];
+  snprintf(path, sizeof(path), "%s-%d.toml", own_path("model"), own_rank);
   static const struct {
     const char *text, *message;
   } files[] = {
@@ -258,7 +257,7 @@ static void models_are_read_from_files(lockstep_communicator ranks) {
   }
   snprintf(command, sizeof(command), "rm '%s'", path);
   CHECK(system(command) == 0);
-  FAILS(lockstep_model_read(path, &model), LOCKSTEP_ERROR_DATA, "lockstep-c-model");
+  FAILS(lockstep_model_read(path, &model), LOCKSTEP_ERROR_DATA, "-model-");
   FAILS(lockstep_model_read(NULL, &model), LOCKSTEP_ERROR_OPTION, "path");
 }
 

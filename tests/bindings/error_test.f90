@@ -50,13 +50,14 @@ contains
 
   !> A manager that finds a damaged checkpoint goes on with an older one, and says so.
   subroutine gives_notices_to_a_procedure()
-    character(*), parameter :: folder = 'error_test_run'
+    character(:), allocatable :: folder
     type(lockstep_items) :: items
     type(lockstep_manager) :: manager
     type(notices_t), target :: notices
     real(real64), target :: number
     integer :: step
     number = 1
+    folder = own_path('error_test_run')
     if (own_rank == 0) call execute_command_line('rm -rf '//folder)
     call MPI_Barrier(MPI_COMM_WORLD)
     call lockstep_set_log(note, notices)

@@ -6,7 +6,6 @@ module optimizer_tests
   implicit none
 
   integer, parameter :: size1 = 7, rows = 3, columns = 5
-  character(*), parameter :: path = 'optimizer_test.lockstep'
 
   !> Two parameters of the caller's, of both kinds, and what trains them.
   type :: run_t
@@ -143,7 +142,7 @@ contains
     ! Saved, changed, loaded into another one, and gone on with.
     call items%create()
     call items%add("optimizer", own%optimizer)
-    call lockstep_checkpoint_save(path, ranks, items)
+    call lockstep_checkpoint_save(own_path('optimizer_test'), ranks, items)
     call items%create()
     call begin_run(resumed)
     resumed%w = own%w
@@ -154,7 +153,7 @@ contains
       call resumed%optimizer%create(resumed%parameters, rule_of(last_step))
     end if
     call items%add("optimizer", resumed%optimizer)
-    call lockstep_checkpoint_load(path, ranks, items)
+    call lockstep_checkpoint_load(own_path('optimizer_test'), ranks, items)
     do step = 5, 7
       call make_step(resumed, step)
       call make_step(peer, step)
@@ -163,7 +162,7 @@ contains
     call expect(last_step == 7 .or. sharded, 'the number of the step, gone on with')
     call items%free()
     call MPI_Barrier(MPI_COMM_WORLD)
-    if (own_rank == 0) call execute_command_line('rm '//path)
+    if (own_rank == 0) call execute_command_line('rm '//own_path('optimizer_test'))
     call end_run(own)
     call end_run(peer)
     call end_run(resumed)

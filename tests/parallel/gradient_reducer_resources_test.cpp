@@ -51,7 +51,9 @@ void expect_nothing_left_after(Use use, bool keep_gradients = true, bool finishe
     EXPECT_EQ(mpi_counts.world_calls, before.world_calls) << arrangement.name;
     EXPECT_EQ(mpi_counts.requests, before.requests) << arrangement.name;
     ranks.close();
-    if (finished) EXPECT_EQ(mpi_counts.communicators, before.communicators - 1) << arrangement.name;
+    if (finished) {
+      EXPECT_EQ(mpi_counts.communicators, before.communicators - 1) << arrangement.name;
+    }
   }
 }
 
