@@ -4,6 +4,7 @@
 #include "comm/deadline.hpp"
 #include "lockstep/bindings/ranks.h"
 #include "lockstep/comm/environment.hpp"
+#include "lockstep/comm/watchdog.hpp"
 #include "lockstep/core/checked_cast.hpp"
 
 namespace lockstep::bindings {
@@ -17,6 +18,15 @@ struct EnvironmentObject : ObjectOf<EnvironmentObject> {
   mpi::Environment environment;
 };
 
+struct WatchdogObject : ObjectOf<WatchdogObject> {
+  static constexpr std::string_view name = "watchdog";
+
+  WatchdogObject(const Communicator& ranks, const mpi::WatchdogOptions& options)
+      : watchdog(ranks, options) {}
+
+  mpi::Watchdog watchdog;
+};
+
 void create_communicator(MPI_Comm original, const lockstep_option* options,
                          lockstep_communicator* result) {
   OptionReader reader = reader_of("communicator", options);
@@ -26,6 +36,20 @@ void create_communicator(MPI_Comm original, const lockstep_option* options,
     chosen.deadline = comm::deadline_of(reader.number("deadline"), "option 'deadline'");
   reader.finish();
   create<CommunicatorObject>(result, original, chosen);
+}
+
+void create_watchdog(lockstep_communicator communicator, const lockstep_option* options,
+                     lockstep_watchdog* result) {
+  OptionReader reader = reader_of("watchdog", options);
+  mpi::WatchdogOptions chosen;
+  if (reader.has("signal")) {
+    chosen.signal = checked_cast<int>(reader.integer("signal"), "option 'signal'");
+  }
+  if (reader.has("grace")) {
+    chosen.grace = comm::deadline_of(reader.number("grace"), "option 'grace'");
+  }
+  reader.finish();
+  create<WatchdogObject>(result, communicator_of(communicator), chosen);
 }
 
 }  // namespace
@@ -63,4 +87,10 @@ lockstep_status lockstep_communicator_size(lockstep_communicator communicator, i
 
 lockstep_status lockstep_communicator_close(lockstep_communicator communicator) {
   return call([&] { communicator_of(communicator).close(); });
+}
+
+lockstep_status lockstep_watchdog_create(lockstep_communicator communicator,
+                                         const lockstep_option* options,
+                                         lockstep_watchdog* result) {
+  return call([&] { create_watchdog(communicator, options, result); });
 }

@@ -40,6 +40,7 @@ class Calls {
 
   /// Ends a wait for the others with a DeadlineError.
   [[noreturn]] void give_up(const Wait& wait) { reduction_.give_up(wait); }
+  std::string describe_missing() const { return reduction_.describe_missing(); }
   /// No call is made any more, here and on the other ranks.
   void set_failed(const std::string& message) { reduction_.set_failed(message); }
 

@@ -149,7 +149,9 @@ void broadcast_chunks(const Communicator& communicator, std::uint64_t bytes, con
   for (std::uint64_t next = 0; next < chunks; ++next) {
     Wait wait(communicator.rank(), communicator.options().deadline, ring.placement().crowded);
     while (!ring.is_filled(next)) {
-      if (!fill_another() && !wait.pause()) wait.give_up("a part of a broadcast");
+      if (fill_another()) continue;
+      if (!wait.pause()) wait.give_up("a part of a broadcast");
+      wait.tell([] { return "a part of a broadcast"; });
     }
     Chunk& chunk = ring[next];
     if (sends) first_ranks.broadcast(chunk, size_of(next));

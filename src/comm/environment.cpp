@@ -3,13 +3,40 @@
 #include <mpi.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <thread>
 
 #include "comm/check.hpp"
 
 namespace lockstep::mpi {
+namespace {
+
+bool has_watchdog() {
+  const char* text = std::getenv("LOCKSTEP_WATCHDOG");
+  return text == nullptr || std::string_view(text) != "0";
+}
+
+// "USR2", "SIGUSR2" or "12".
+int report_signal() {
+  const char* text = std::getenv("LOCKSTEP_REPORT_SIGNAL");
+  if (text == nullptr || *text == '\0') return 0;
+  const std::string name = text;
+  for (int signal = 1; signal < NSIG; ++signal) {
+    const char* known = sigabbrev_np(signal);
+    if (known == nullptr) continue;
+    if (name == known || name == std::string("SIG") + known || name == std::to_string(signal))
+      return signal;
+  }
+  throw OptionError("LOCKSTEP_REPORT_SIGNAL: expected a signal such as USR2, found '" + name + "'");
+}
+
+}  // namespace
 
 Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_exceptions()) {
   int initialized = 0;
@@ -18,6 +45,10 @@ Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_ex
   int provided = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   world_.emplace(MPI_COMM_WORLD);
+  WatchdogOptions options{.grace = std::chrono::seconds(5)};
+  world_->agree([&] { options.signal = report_signal(); });
+  if (world_->all_reduce(std::int64_t{has_watchdog()}, ReduceOp::min) != 0)
+    watchdog_ = std::make_unique<Watchdog>(*world_, options);
 }
 
 Environment::~Environment() {
@@ -25,6 +56,7 @@ Environment::~Environment() {
   MPI_Finalized(&finalized);
   if (!owns_mpi() || finalized) return;
   if (std::uncaught_exceptions() > exceptions_) MPI_Abort(MPI_COMM_WORLD, 1);
+  watchdog_.reset();
   world_.reset();
   MPI_Finalize();
 }

@@ -79,11 +79,13 @@ void RangeGather::exchange_nodes(std::span<const Ranges> of_ranks) {
     });
   }
   Wait wait(communicator_.rank(), communicator_.options().deadline, placement.crowded);
-  for (int done = 0; done == 0;) {
+  for (int done = 0;;) {
     check_mpi(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
                           MPI_STATUSES_IGNORE),
               "MPI_Testall");
-    if (done == 0 && !wait.pause()) wait.give_up("values from other nodes");
+    if (done != 0) break;
+    if (!wait.pause()) wait.give_up("values from other nodes");
+    wait.tell([] { return "values from other nodes"; });
   }
 }
 

@@ -172,9 +172,9 @@ std::string Reduction::describe_missing() const {
   return fmt::format("{} to do a part of {}", list_of(missing.at_work), call);
 }
 
-void Reduction::give_up(const Wait& wait) {
+void Reduction::give_up(const Wait& wait, std::string_view of) {
   try {
-    wait.give_up(describe_missing());
+    wait.give_up(fmt::format("{}{}", describe_missing(), of));
   } catch (const DeadlineError& error) {
     set_failed(error.what(), error.kind());
     node_->raise();

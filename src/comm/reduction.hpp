@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "comm/job.hpp"
 #include "comm/lanes.hpp"
@@ -86,15 +87,18 @@ class Reduction {
   /// What a rank does between two polls, until the deadline of the communicator has passed.
   Wait new_wait() const noexcept;
   /// Gives up a wait for the others: throws DeadlineError, here and on the ranks that wait for this one.
-  [[noreturn]] void give_up(const Wait& wait);
+  /// `of` says more of what is reduced.
+  [[noreturn]] void give_up(const Wait& wait, std::string_view of = {});
+  /// Who is missing in the next reduction to complete, and which that is.
+  std::string describe_missing() const;
   /// How many reductions are complete, of those started.
   std::uint64_t completed() const noexcept { return node_->completed(); }
 
  private:
   bool go_on();
-  std::string describe_missing() const;
   void pause(Wait& wait) {
     if (!wait.pause()) give_up(wait);
+    wait.tell([this] { return describe_missing(); });
   }
 
   // No Communicator, which may be the owner of this.

@@ -7,6 +7,8 @@
 #include "comm/calls.hpp"
 #include "comm/check.hpp"
 #include "comm/kept_communicator.hpp"
+#include "comm/place.hpp"
+#include "comm/watchdog_thread.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
@@ -16,18 +18,36 @@ Wait::Wait(const Communicator& ranks) noexcept
   kept_ = Calls::kept(ranks).get();
 }
 
+Wait::~Wait() {
+  if (has_told_) Place::go_on();
+}
+
 bool Wait::has_time() noexcept {
-  if (deadline_.count() == 0) return true;
   const Clock::time_point now = Clock::now();
-  if (begin_ == Clock::time_point()) begin_ = now;
-  return now - begin_ < deadline_;
+  if (begin_ == Clock::time_point()) {
+    begin_ = now;
+    next_word_ = now + between_words;
+  }
+  is_long_ = now >= next_word_;
+  return deadline_.count() == 0 || now - begin_ < deadline_;
+}
+
+void Wait::tell_place(std::string what) {
+  is_long_ = false;
+  next_word_ += between_words;
+  has_told_ = true;
+  Place::wait_for(std::move(what), std::chrono::duration<double>(Clock::now() - begin_).count());
 }
 
 void Wait::give_up(std::string_view what) const {
   if (kept_ != nullptr) kept_->settled = false;
   const std::string who = rank_ < 0 ? "this rank" : fmt::format("rank {}", rank_);
-  throw DeadlineError(fmt::format("{} has waited {} s for {}", who,
-                                  static_cast<double>(deadline_.count()) / 1000, what));
+  const std::string message = fmt::format("{} has waited {} s for {}", who,
+                                          static_cast<double>(deadline_.count()) / 1000, what);
+  Place::wait_for(std::string(what), static_cast<double>(deadline_.count()) / 1000);
+  report_deadline(message);
+  Place::go_on();
+  throw DeadlineError(message);
 }
 
 void Wait::finish(MPI_Request& request, const char* what, int rank) {
@@ -36,8 +56,12 @@ void Wait::finish(MPI_Request& request, const char* what, int rank) {
   int done = 0;
   for (unsigned tests = 0; done == 0; ++tests) {
     check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (done != 0 || tests % tests_between_looks != 0 || has_time()) continue;
-    give_up(rank < 0 ? std::string(what) : fmt::format("{} rank {}", what, rank));
+    if (done != 0 || tests % tests_between_looks != 0) continue;
+    const auto describe = [&] {
+      return rank < 0 ? std::string(what) : fmt::format("{} rank {}", what, rank);
+    };
+    if (!has_time()) give_up(describe());
+    tell(describe);
   }
 }
 

@@ -25,6 +25,10 @@ class Wait {
   /// For what is rare, and need not spin.
   explicit Wait(const Communicator& ranks) noexcept;
 
+  ~Wait();
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
   /// False where there is no time left.
   bool pause() noexcept {
     if (spins_left_ == 0) {
@@ -40,7 +44,17 @@ class Wait {
     return true;
   }
 
-  /// Throws DeadlineError: this rank has waited so long for `what`.
+  /// Has reports of where each rank is say for what this one waits: after the first second, and anew each second.
+  template <class Describe>
+  void tell(Describe describe) noexcept {
+    if (!is_long_) return;
+    try {
+      tell_place(describe());
+    } catch (...) {
+      // For lack of memory: what was said before stays.
+    }
+  }
+  /// Throws DeadlineError: this rank has waited so long for `what`. Reports before where each rank is, if there is a watchdog.
   [[noreturn]] void give_up(std::string_view what) const;
 
   /// Until a request is complete, which `what` describes, of that rank where one is given. Takes no memory unless it
@@ -65,13 +79,19 @@ class Wait {
   static constexpr int spins = 200;
   static constexpr unsigned yields_between_looks = 64;
 
+  static constexpr std::chrono::seconds between_words{1};
+
   bool has_time() noexcept;
+  void tell_place(std::string what);
 
   int rank_;
   int spins_left_;
   unsigned yields_ = 0;
   std::chrono::milliseconds deadline_;
-  Clock::time_point begin_{};  // the first look at the clock
+  Clock::time_point begin_{};      // the first look at the clock
+  Clock::time_point next_word_{};  // when is_long() is true again
+  bool is_long_ = false;
+  bool has_told_ = false;
   KeptCommunicator* kept_ = nullptr;
 };
 

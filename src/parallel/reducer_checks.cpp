@@ -108,6 +108,16 @@ std::string GradientReducer::Engine::names_where(
                      fmt::join(names, ", "), more == 0 ? "" : fmt::format(" and {} more", more));
 }
 
+// What the next bucket to be complete has: ", with parameter 'weight'".
+std::string GradientReducer::Engine::describe_under_way() const {
+  const std::uint64_t next = reduction_->completed() - completed_before_;
+  if (next >= buckets_.size()) return {};
+  std::vector<bool> has(items_.size());
+  for (const std::uint32_t item : buckets_[next].items) has[item] = true;
+  const std::string names = names_where([&](std::size_t i) { return has[i]; });
+  return names.empty() ? "" : ", with " + names;
+}
+
 // Once, since a model may be meant to be like that.
 void GradientReducer::Engine::report_missing() {
   if (reported_missing_) return;

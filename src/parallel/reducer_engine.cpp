@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/calls.hpp"
+#include "comm/place.hpp"
 #include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/timeline.hpp"
@@ -153,9 +154,16 @@ void GradientReducer::Engine::wait_until(const std::function<bool(bool all)>& do
     step_complete();
     const bool called = calls == nullptr || calls->test();
     if (done(called && reduced)) break;
-    if (pause.pause()) continue;
-    if (reduced && calls != nullptr) calls->give_up(pause);
-    reduction_->give_up(pause);
+    const bool others_call = reduced && calls != nullptr;
+    if (pause.pause()) {
+      pause.tell([&] {
+        return others_call ? calls->describe_missing()
+                           : reduction_->describe_missing() + describe_under_way();
+      });
+      continue;
+    }
+    if (others_call) calls->give_up(pause);
+    reduction_->give_up(pause, describe_under_way());
   }
   waited_ += std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -266,6 +274,7 @@ std::optional<double> GradientReducer::Engine::sum_squares(std::size_t index) {
 void GradientReducer::Engine::end_round() noexcept {
   launched_ = stepped_ = 0;
   ++rounds_;
+  comm::Place::count_step();
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     missing_[b] = static_cast<std::uint32_t>(buckets_[b].items.size());
   }

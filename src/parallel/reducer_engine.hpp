@@ -204,6 +204,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   void check_round(const std::exception_ptr& failure);
   void check_items() const;
   std::string names_where(const std::function<bool(std::size_t)>& condition) const;
+  std::string describe_under_way() const;
   void report_missing();
   void find_scales();
   void follow_frozen();

@@ -24,6 +24,7 @@ static void handles_are_checked(lockstep_communicator ranks) {
   OK(lockstep_schedule_create("cosine", LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("steps", 3)), &other));
   OK(lockstep_parameters_create(&freed));
   OK(lockstep_free(freed));
+  lockstep_watchdog watchdog = NULL;
   int flag = 0;
   int64_t whole = 0;
   double number = 0;
@@ -34,6 +35,7 @@ static void handles_are_checked(lockstep_communicator ranks) {
   WANTS_A_HANDLE(lockstep_communicator, lockstep_communicator_rank(h, &flag));
   WANTS_A_HANDLE(lockstep_communicator, lockstep_communicator_size(h, &flag));
   WANTS_A_HANDLE(lockstep_communicator, lockstep_communicator_close(h));
+  WANTS_A_HANDLE(lockstep_communicator, lockstep_watchdog_create(h, NULL, &watchdog));
   WANTS_A_HANDLE(lockstep_parameters, lockstep_parameters_borrow(h, "x", &array));
   WANTS_A_HANDLE(lockstep_parameters, lockstep_parameters_add(h, "x", &array));
   WANTS_A_HANDLE(lockstep_parameters, lockstep_parameters_count(h, &whole));
@@ -317,6 +319,23 @@ static void a_closed_communicator_is_an_error(lockstep_communicator ranks) {
   OK(lockstep_free(own));
 }
 
+static void a_process_has_one_watchdog(lockstep_communicator ranks) {
+  lockstep_watchdog watchdog = NULL, another = NULL;
+  FAILS(lockstep_watchdog_create(ranks, LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("signals", 3)), &watchdog),
+        LOCKSTEP_ERROR_OPTION, "signals");
+  FAILS(lockstep_watchdog_create(ranks, LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("grace", -1)), &watchdog),
+        LOCKSTEP_ERROR_OPTION, "grace");
+  OK(lockstep_watchdog_create(
+      ranks, LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("signal", 12), LOCKSTEP_NUMBER("grace", 2.5)),
+      &watchdog));
+  FAILS(lockstep_watchdog_create(ranks, NULL, &another), LOCKSTEP_ERROR_STATE,
+        "has a watchdog already");
+  CHECK(another == NULL);
+  OK(lockstep_free(watchdog));
+  OK(lockstep_watchdog_create(ranks, NULL, &another));
+  OK(lockstep_free(another));
+}
+
 int main(int argc, char** argv) {
   if (strcmp(lockstep_last_error(), "") != 0) return 2;
   lockstep_communicator ranks;
@@ -330,6 +349,7 @@ int main(int argc, char** argv) {
   RUN(names_and_options_are_checked, ranks);
   RUN(models_are_read_from_files, ranks);
   RUN(notices_go_to_a_callback, ranks);
+  RUN(a_process_has_one_watchdog, ranks);
   RUN(a_closed_communicator_is_an_error, ranks);
   OK(lockstep_communicator_close(ranks));
   OK(lockstep_free(ranks));

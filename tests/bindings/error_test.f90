@@ -84,6 +84,18 @@ contains
     if (own_rank == 0) call execute_command_line('rm -rf '//folder)
   end subroutine
 
+  subroutine has_one_watchdog()
+    type(lockstep_watchdog) :: watchdog, another
+    call watchdog%create(ranks, [option("signals", 3)], stat, message)
+    call expect_error(LOCKSTEP_ERROR_OPTION, 'signals')
+    call watchdog%create(ranks, [option("signal", 12), option("grace", 2.5d0)])
+    call another%create(ranks, stat=stat, errmsg=message)
+    call expect_error(LOCKSTEP_ERROR_STATE, 'has a watchdog already')
+    call watchdog%free()
+    call another%create(ranks)
+    call another%free()
+  end subroutine
+
   subroutine takes_objects_of_their_own_kind()
     type(lockstep_communicator) :: communicator
     type(lockstep_environment) :: environment
@@ -112,6 +124,7 @@ program error_test
   call begin()
   call run('tells_errors_by_stat_and_errmsg', tells_errors_by_stat_and_errmsg)
   call run('gives_notices_to_a_procedure', gives_notices_to_a_procedure)
+  call run('has_one_watchdog', has_one_watchdog)
   call run('takes_objects_of_their_own_kind', takes_objects_of_their_own_kind)
   call end_tests()
 end program

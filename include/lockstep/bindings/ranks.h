@@ -12,6 +12,7 @@ extern "C" {
 
 typedef struct lockstep_environment_handle* lockstep_environment;
 typedef struct lockstep_communicator_handle* lockstep_communicator;
+typedef struct lockstep_watchdog_handle* lockstep_watchdog;
 
 /* Initialises MPI for calls of one thread at a time, if nobody has; freed, it finalises what it
  * began. For programs that have no MPI_Init of their own. `argc` and `argv` may be NULL. */
@@ -41,6 +42,16 @@ LOCKSTEP_CALL lockstep_status lockstep_communicator_size(lockstep_communicator c
 /* Frees the duplicate. Collective. What uses it gets LOCKSTEP_ERROR_STATE from then on. One that is
  * not closed is freed in MPI_Finalize(), since lockstep_free() does not wait for other ranks. */
 LOCKSTEP_CALL lockstep_status lockstep_communicator_close(lockstep_communicator communicator);
+
+/* A thread of each rank that calls no MPI, and that the others ask where their ranks are. Where a deadline passes on a rank,
+ * one report of all ranks is printed on stderr, before the call returns LOCKSTEP_ERROR_DEADLINE. For programs that have
+ * an MPI_Init of their own: lockstep_environment_create() makes one, if it has begun MPI. One a process, made by the
+ * thread whose functions are to be reported; freed locally. Collective. Options:
+ *   signal  0: a number, such as SIGUSR2, at which one of the ranks that get it prints such a report at any time
+ *   grace   0: seconds after a deadline until the process is ended, if the program or MPI_Abort has not done so; 0 is never */
+LOCKSTEP_CALL lockstep_status lockstep_watchdog_create(lockstep_communicator communicator,
+                                                       const lockstep_option* options,
+                                                       lockstep_watchdog* result);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "lockstep/comm/communicator.hpp"
+#include "lockstep/comm/watchdog.hpp"
 
 #pragma GCC visibility push(default)
 
@@ -13,10 +15,15 @@ namespace lockstep::mpi {
 /// Initialises MPI if nobody has, with MPI_THREAD_SERIALIZED, and finalises in its destructor what
 /// it began. Beside a host that has its own MPI_Init it does nothing.
 ///
+/// An Environment that began MPI has a Watchdog: where a deadline passes, one report says where each rank is, and a process
+/// that MPI_Abort does not reach ends 5 s later. The signal that LOCKSTEP_REPORT_SIGNAL names, such as USR2, prints such a report
+/// at any time. LOCKSTEP_WATCHDOG=0 leaves it out.
+///
 /// A destructor that runs because an exception leaves main ends the job by MPI_Abort, if this
 /// object began MPI: the other ranks would wait for this one.
 class Environment {
  public:
+  /// OptionError, on all ranks, where a variable has no meaning.
   Environment(int& argc, char**& argv);
   ~Environment();
   Environment(const Environment&) = delete;
@@ -36,7 +43,8 @@ class Environment {
   int report(const std::string& message) const;
 
   std::optional<Communicator> world_;  // where this object began MPI
-  int exceptions_;                     // that were under way at construction
+  std::unique_ptr<Watchdog> watchdog_;
+  int exceptions_;  // that were under way at construction
 };
 
 }  // namespace lockstep::mpi

@@ -36,6 +36,12 @@ module lockstep_c_parameters
       type(c_ptr), value :: communicator
       integer(c_int) :: status
     end function
+    function c_watchdog_create(communicator, options, made) bind(c, name="lockstep_watchdog_create") result(status)
+      import
+      type(c_ptr), value :: communicator, options
+      type(c_ptr), intent(inout) :: made
+      integer(c_int) :: status
+    end function
     function c_parameters_create(made) bind(c, name="lockstep_parameters_create") result(status)
       import
       type(c_ptr), intent(inout) :: made

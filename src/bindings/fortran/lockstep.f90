@@ -54,7 +54,7 @@ module lockstep
   use lockstep_options, only: lockstep_option, option
   use lockstep_pointers, only: lockstep_array
   use lockstep_callbacks, only: lockstep_log_procedure, lockstep_set_log
-  use lockstep_ranks, only: lockstep_environment, lockstep_communicator
+  use lockstep_ranks, only: lockstep_environment, lockstep_communicator, lockstep_watchdog
   use lockstep_parameter_values, only: lockstep_parameters
   use lockstep_reducers, only: lockstep_reducer
   use lockstep_models, only: lockstep_model, lockstep_replica, lockstep_loss, lockstep_loss_function

@@ -6,7 +6,7 @@ module lockstep_ranks
   use mpi_f08, only: MPI_Comm
   implicit none
   private
-  public :: lockstep_environment, lockstep_communicator
+  public :: lockstep_environment, lockstep_communicator, lockstep_watchdog
 
   type, extends(lockstep_object) :: lockstep_environment
   contains
@@ -32,6 +32,17 @@ module lockstep_ranks
     !> that is not closed is freed in MPI_Finalize(), since free() does not wait for other ranks.
     procedure :: close => close_communicator
     procedure, private :: create_f08, create_integer
+  end type
+
+  !> A thread of each rank that calls no MPI, and that the others ask where their ranks are. Where a deadline passes on a
+  !> rank, one report of all ranks is printed, before the call ends with LOCKSTEP_ERROR_DEADLINE. For programs that have an
+  !> MPI_Init of their own: a lockstep_environment has one, if it has begun MPI. One a process.
+  type, extends(lockstep_object) :: lockstep_watchdog
+  contains
+    !> call watchdog%create(communicator, options). Collective. Options:
+    !>   signal  0: the number of a signal at which one of the ranks that get it prints such a report at any time
+    !>   grace   0: seconds after a deadline until the process is ended, if the program has not done so; 0 is never
+    procedure :: create => create_watchdog
   end type
 
 contains
@@ -65,6 +76,19 @@ contains
     type(c_ptr) :: made
     integer(c_int) :: status
     status = c_communicator_create_f(communicator, list%of(options), made)
+    call finish_create(self, made, status, stat, errmsg)
+  end subroutine
+
+  subroutine create_watchdog(self, communicator, options, stat, errmsg)
+    class(lockstep_watchdog), intent(inout) :: self
+    class(lockstep_communicator), intent(in) :: communicator
+    type(lockstep_option), intent(in), optional :: options(:)
+    integer, intent(out), optional :: stat
+    character(*), intent(inout), optional :: errmsg
+    type(c_options) :: list
+    type(c_ptr) :: made
+    integer(c_int) :: status
+    status = c_watchdog_create(communicator%handle, list%of(options), made)
     call finish_create(self, made, status, stat, errmsg)
   end subroutine
 

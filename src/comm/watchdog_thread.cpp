@@ -1,0 +1,164 @@
+#include "comm/watchdog_thread.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <exception>
+
+#include "lockstep/core/error.hpp"
+
+namespace lockstep::comm {
+namespace {
+
+// What is added to the counter that the thread waits for: for its end, for each signal, and for each deadline.
+constexpr std::uint64_t wake_to_stop = 1, wake_to_report = 1 << 16,
+                        wake_to_end = std::uint64_t{1} << 32;
+
+std::atomic<int> wake_descriptor = -1;
+
+void wake_watchdog(int descriptor, std::uint64_t value) {
+  static_cast<void>(!write(descriptor, &value, sizeof value));
+}
+
+void wake_by_signal(int) {
+  const int saved = errno;
+  wake_watchdog(wake_descriptor, wake_to_report);
+  errno = saved;
+}
+
+void print_to_stderr(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = write(STDERR_FILENO, text.data(), text.size());
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+// Held while it reports, so that it does not go meanwhile.
+std::mutex watchdog_mutex;
+WatchdogThread* current_watchdog = nullptr;
+
+int make_eventfd() {
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) throw StateError("a watchdog needs an eventfd, of which there is none");
+  return descriptor;
+}
+
+}  // namespace
+
+WatchdogThread::WatchdogThread(const Communicator& ranks, const mpi::WatchdogOptions& options)
+    : peers_(ranks), options_(options), wake_(-1) {
+  ranks.agree([&] {
+    wake_ = make_eventfd();
+    wake_descriptor = wake_;
+    thread_ = std::thread([this] { run(); });
+  });
+  if (options_.signal != 0) {
+    struct sigaction action {};
+    action.sa_handler = wake_by_signal;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(options_.signal, &action, &before_);
+  }
+  const std::lock_guard lock(watchdog_mutex);
+  current_watchdog = this;
+}
+
+WatchdogThread::~WatchdogThread() {
+  {
+    const std::lock_guard lock(watchdog_mutex);
+    current_watchdog = nullptr;
+  }
+  if (options_.signal != 0) sigaction(options_.signal, &before_, nullptr);
+  wake_descriptor = -1;
+  wake_watchdog(wake_, wake_to_stop);
+  thread_.join();
+  close(wake_);
+}
+
+WatchdogThread* WatchdogThread::current() noexcept {
+  const std::lock_guard lock(watchdog_mutex);
+  return current_watchdog;
+}
+
+void WatchdogThread::run() {
+  // What the process is sent is for its other threads.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  for (;;) {
+    std::array<pollfd, 2> ready{{{peers_.descriptor(), POLLIN, 0}, {wake_, POLLIN, 0}}};
+    poll(ready.data(), ready.size(), milliseconds_to_end());
+    std::uint64_t value = 0;
+    if (read(wake_, &value, sizeof value) == sizeof value) {
+      if (value % wake_to_report != 0) return;
+      if (value % wake_to_end != 0) report_on_signal();
+    }
+    if (peers_.serve() && options_.grace.count() > 0) end_process("another rank of this host");
+    if (milliseconds_to_end() == 0) end_process("its watchdog");
+  }
+}
+
+// As poll() takes it: -1 where there is none.
+int WatchdogThread::milliseconds_to_end() {
+  const std::lock_guard lock(mutex_);
+  if (end_ == Clock::time_point::max()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(end_ - Clock::now());
+  return static_cast<int>(std::max(left.count(), std::chrono::milliseconds::rep{0}));
+}
+
+void WatchdogThread::report_on_signal() {
+  try {
+    const auto states = peers_.collect(true, true);
+    if (states) print_to_stderr(describe_ranks("where the ranks are:", *states));
+  } catch (const std::exception&) {
+    // Without memory or sockets there is no report.
+  }
+}
+
+// Not by exit(), whose handlers may wait for what other threads hold.
+void WatchdogThread::end_process(std::string_view reason) {
+  try {
+    print_to_stderr(fmt::format(
+        "rank {} on {} is ended by {}, since MPI_Abort has not done so in {} s\n", peers_.rank(),
+        peers_.host(), reason, static_cast<double>(options_.grace.count()) / 1000));
+    peers_.end_host();
+  } catch (const std::exception&) {
+    // It is ended all the same.
+  }
+  _exit(1);
+}
+
+void WatchdogThread::report_deadline(const std::string& message) {
+  if (options_.grace.count() > 0) {
+    const std::lock_guard lock(mutex_);
+    end_ = Clock::now() + options_.grace;
+    wake_watchdog(wake_, wake_to_end);
+  }
+  const auto states = peers_.collect(true, false);
+  if (!states) return;
+  print_to_stderr(describe_ranks(fmt::format("a deadline has passed: {}", message), *states));
+}
+
+std::string WatchdogThread::report(std::string_view headline) {
+  return describe_ranks(headline, peers_.collect(false, false).value());
+}
+
+void report_deadline(const std::string& message) noexcept {
+  const std::lock_guard lock(watchdog_mutex);
+  if (current_watchdog == nullptr) return;
+  try {
+    current_watchdog->report_deadline(message);
+  } catch (const std::exception&) {
+    // The error is thrown all the same.
+  }
+}
+
+}  // namespace lockstep::comm

@@ -1,0 +1,135 @@
+"""What is reported where a rank does not come, and when a signal asks for it."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+import report
+from virtual_hosts import CLUSTER, need_hosts
+
+PROGRAM = sys.argv.pop()
+LAUNCH = sys.argv.pop()
+
+
+def run(mode, ranks=3, **variables):
+    begin = time.monotonic()
+    job = subprocess.run([LAUNCH, "-n", str(ranks), PROGRAM, mode], capture_output=True, text=True, timeout=60,
+                         env={**os.environ, **variables})
+    job.seconds = time.monotonic() - begin
+    return job
+
+
+def processes():
+    """Of the program, on all virtual hosts."""
+    found = subprocess.run(["pgrep", "-f", f"{PROGRAM} meets$"], capture_output=True, text=True).stdout.split()
+    return [process for process in found if os.path.basename(PROGRAM) in
+            os.readlink(f"/proc/{process}/exe")]
+
+
+class Watchdog(unittest.TestCase):
+    def assert_report(self, job, *lines):
+        """That there is one report of a deadline, with these lines in it."""
+        self.assertNotEqual(job.returncode, 0, job.stderr)
+        self.assertEqual(len(re.findall("^a deadline has passed: ", job.stderr, re.MULTILINE)), 1, job.stderr)
+        for line in lines:
+            self.assertRegex(job.stderr, re.compile(line, re.MULTILINE))
+        self.assertLess(job.seconds, 2 + 5 + 3)
+
+    def test_a_rank_in_code_of_its_own_is_named_with_its_functions(self):
+        for ranks in 2, 3, 4:
+            with self.subTest(ranks=ranks):
+                others = "rank 0 on .* waits" if ranks == 2 else r"ranks 0, 2.* on .* wait"
+                self.assert_report(
+                    run("loops", ranks),
+                    r"^a deadline has passed: rank \d has waited 2 s for rank 1 to make call 2: barrier$",
+                    rf"^  {others} for rank 1 to make call 2: barrier, since 2 s$",
+                    r"^  rank 1 on .* is in code of its own$", r"^      at .*watchdog_fixture|^      at .*loop_in_code")
+
+    def test_a_rank_that_is_stopped_is_told_from_one_that_computes(self):
+        self.assert_report(run("stops"), r"^  rank 1 on .* does not answer: its process is stopped$")
+
+    def test_a_rank_in_a_call_of_the_system_is_named_with_its_functions(self):
+        self.assert_report(run("sleeps"), r"^  rank 1 on .* is in code of its own$", r"^      at .*nanosleep")
+
+    def test_a_reduction_is_named_with_its_parameters_and_step(self):
+        self.assert_report(
+            run("reduces"),
+            r"^  ranks 0, 2 on .*, in step 2, wait for rank 1 to make .*, with parameters 'weight', 'bias', since 2 s$",
+            r"^  rank 1 on .*, in step 2, is in code of its own$")
+
+    def test_ends_processes_that_mpi_abort_does_not_end(self):
+        job = run("is not aborted")
+        self.assert_report(job)
+        self.assertRegex(job.stderr, r"rank \d on \S+ is ended by its watchdog, since MPI_Abort has not done so in 5 s\n")
+
+    def test_a_host_that_began_mpi_goes_on(self):
+        job = run("goes on")
+        self.assertEqual(job.returncode, 0, job.stderr)
+        self.assertEqual(sorted(re.findall(r"^rank \d goes on$", job.stdout, re.MULTILINE)),
+                         ["rank 0 goes on", "rank 2 goes on"])
+        self.assertEqual(job.stdout.count("has a watchdog already"), 3)
+        self.assertEqual(job.stderr.count("a deadline has passed"), 1, job.stderr)
+        self.assertEqual(job.stdout.count("asked by rank"), 3)
+
+    def signalled(self, number, to, **variables):
+        """What a job prints that waits, and is sent a signal: all of its ranks, or one."""
+        job = subprocess.Popen([LAUNCH, "-n", "3", PROGRAM, "waits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, **variables})
+        self.addCleanup(job.stdout.close)
+        self.addCleanup(job.stderr.close)
+        self.addCleanup(job.kill)
+        processes = [int(job.stdout.readline()) for _ in range(3)]
+        time.sleep(2)
+        for _ in range(2):
+            for process in processes[:to]:
+                os.kill(process, number)
+            time.sleep(2)
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        return job.communicate(timeout=60)[1]
+
+    def test_a_signal_prints_where_the_ranks_are_once(self):
+        for name, number in ("USR2", signal.SIGUSR2), ("SIGURG", signal.SIGURG):
+            for to in 1, 3:
+                with self.subTest(name=name, to=to):
+                    errors = self.signalled(number, to, LOCKSTEP_REPORT_SIGNAL=name)
+                    self.assertEqual(errors.count("where the ranks are:\n"), 2, errors)
+                    self.assertRegex(errors, r"\n  ranks 0, 2 on .* wait for rank 1 to make call 2: barrier, since \d s\n")
+                    self.assertRegex(errors, r"\n  rank 1 on .* is in code of its own\n      at ")
+
+    def test_ranks_whose_host_is_cut_off_end_on_both_sides(self):
+        need_hosts()
+        job = subprocess.Popen([CLUSTER, "run", "-H", "2", "-r", "2", "--", PROGRAM, "meets"], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(job.kill)
+        self.assertEqual(job.stdout.readline(), "they meet\n")
+        begin = time.monotonic()
+        subprocess.run([CLUSTER, "cut", "h1", "--cluster", str(job.pid)], check=True, timeout=20)
+        while processes() and time.monotonic() < begin + 2 + 5 + 5:
+            time.sleep(0.1)
+        left = processes()
+        subprocess.run([CLUSTER, "kill", "h1", "--cluster", str(job.pid)], check=True, timeout=20)
+        output, errors = job.communicate(timeout=60)
+        self.assertEqual(left, [], errors)
+        self.assertRegex(errors, re.compile(r"^a deadline has passed: rank \d has waited 2 s for ", re.MULTILINE))
+        self.assertRegex(errors, r"\n  ranks 2, 3 on h1\S* do not answer: nor does any other rank on that host\n")
+
+    def test_it_can_be_left_out(self):
+        job = run("loops", LOCKSTEP_WATCHDOG="0")
+        self.assertNotEqual(job.returncode, 0)
+        self.assertNotIn("a deadline has passed", job.stderr)
+        self.assertIn("rank 1 to make call 2: barrier", job.stderr)
+
+    def test_a_signal_that_there_is_not_is_refused(self):
+        job = run("loops", LOCKSTEP_REPORT_SIGNAL="USR9")
+        self.assertNotEqual(job.returncode, 0)
+        self.assertIn("LOCKSTEP_REPORT_SIGNAL: expected a signal such as USR2, found 'USR9'", job.stderr)
+
+
+report.main()
