@@ -19,7 +19,7 @@ class Place {
   struct State {
     std::string what;    ///< nothing where the process is in code of its own
     double seconds = 0;  ///< since when it waits for that
-    std::int64_t step = 0;
+    std::int64_t steps = 0;
   };
   static State now();
 };

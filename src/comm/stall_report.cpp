@@ -32,7 +32,9 @@ std::string describe_group(const std::vector<const RankState*>& group) {
     return text + fmt::format(" {} not answer{}{}\n", one ? "does" : "do",
                               first.what.empty() ? "" : ": ", first.what);
   }
-  if (first.step > 0) text += fmt::format(", in step {},", first.step);
+  if (first.steps > 0) {
+    text += fmt::format(", after {} step{},", first.steps, first.steps == 1 ? "" : "s");
+  }
   if (!first.what.empty()) {
     double longest = 0;
     for (const RankState* rank : group) longest = std::max(longest, rank->seconds);
@@ -47,7 +49,7 @@ std::string describe_group(const std::vector<const RankState*>& group) {
 }
 
 bool is_alike(const RankState& a, const RankState& b) {
-  return a.host == b.host && a.what == b.what && a.step == b.step && a.answers == b.answers &&
+  return a.host == b.host && a.what == b.what && a.steps == b.steps && a.answers == b.answers &&
          a.stack == b.stack;
 }
 

@@ -13,8 +13,8 @@ struct RankState {
   std::string host;
   std::string
       what;  ///< that it waits for, or why it does not answer; nothing where it is in code of its own
-  double seconds = 0;  ///< since when it waits
-  std::int64_t step = 0;
+  double seconds = 0;      ///< since when it waits
+  std::int64_t steps = 0;  ///< that it has made
   bool answers = true;
   std::vector<std::string> stack;  ///< the innermost function first
 };

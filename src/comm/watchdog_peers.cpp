@@ -21,9 +21,7 @@ using namespace std::chrono_literals;
 constexpr auto ask_again_after = 200ms;
 constexpr auto longest_silence = 1000ms;
 // So that those who ask at the same time hear of each other.
-constexpr auto shortest_hearing = 50ms;
-constexpr auto same_time = 20ms;
-constexpr auto claims_last = 10s;
+constexpr auto shortest_hearing = 100ms;
 
 std::string random_token() {
   std::random_device source;
@@ -63,18 +61,12 @@ std::string describe_process(char state) {
   }
 }
 
-std::int64_t milliseconds_since(std::chrono::steady_clock::time_point time) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() -
-                                                               time)
-      .count();
-}
-
 }  // namespace
 
-WatchdogPeers::WatchdogPeers(const Communicator& ranks)
-    : rank_(ranks.rank()), token_(ranks.rank() == 0 ? random_token() : "") {
+WatchdogPeers::WatchdogPeers(const Communicator& ranks) : rank_(ranks.rank()) {
   std::string own;
   ranks.agree([&] {
+    if (rank_ == 0) token_ = random_token();
     Json addresses = Json::array();
     for (const std::uint32_t address : own_addresses()) addresses.push_back(address);
     own = Json{{"host", host_name()},
@@ -116,7 +108,7 @@ RankState WatchdogPeers::own_state() const {
                   .host = host(),
                   .what = place.what,
                   .seconds = place.seconds,
-                  .step = place.step,
+                  .steps = place.steps,
                   .answers = true,
                   .stack = {}};
   if (place.what.empty()) state.stack = probe_.capture();
@@ -137,21 +129,41 @@ WatchdogPeers::Json WatchdogPeers::parse(const std::string& text) const {
   return ours ? message : Json();
 }
 
-void WatchdogPeers::note_claim(int rank, Clock::time_point time) {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(claims_, [&](const Claim& claim) {
-    return claim.rank == rank || Clock::now() - claim.time > claims_last;
-  });
-  claims_.push_back({rank, time});
+// How long the others do not report for the same reason.
+std::chrono::milliseconds WatchdogPeers::lasting(Reason reason) {
+  return reason == Reason::deadline ? 10s : 1s;
 }
 
-// Of several that ask at the same time, the lowest rank is the first.
-bool WatchdogPeers::is_first(Clock::time_point since) const {
+WatchdogPeers::Json WatchdogPeers::to_json(const Claim& claim) {
+  return {claim.rank, static_cast<int>(claim.reason), claim.reports};
+}
+
+WatchdogPeers::Claim WatchdogPeers::to_claim(const Json& json) {
+  return {.rank = json.at(0),
+          .reason = static_cast<Reason>(json.at(1).get<int>()),
+          .reports = json.at(2),
+          .heard = Clock::now()};
+}
+
+void WatchdogPeers::note_claim(const Claim& claim) {
   const std::lock_guard lock(mutex_);
-  return std::none_of(claims_.begin(), claims_.end(), [&](const Claim& claim) {
-    if (claim.rank == rank_) return false;
-    return claim.time < since - same_time ||
-           (claim.time <= since + same_time && claim.rank < rank_);
+  for (Claim& known : claims_) {
+    if (known.rank != claim.rank || known.reason != claim.reason) continue;
+    // What is heard at second hand makes no claim last longer.
+    if (known.reports == claim.reports && Clock::now() - known.heard < lasting(known.reason))
+      return;
+    known = claim;
+    return;
+  }
+  claims_.push_back(claim);
+}
+
+// Of several that ask at the same time the lowest reports, unless another does so already.
+bool WatchdogPeers::has_heard_of_another(Reason reason) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(claims_.begin(), claims_.end(), [&](const Claim& claim) {
+    return claim.rank != rank_ && claim.reason == reason &&
+           Clock::now() - claim.heard < lasting(reason) && (claim.reports || claim.rank < rank_);
   });
 }
 
@@ -170,25 +182,16 @@ bool WatchdogPeers::answer(const Datagrams::Received& received) {
       const RankState state = own_state();
       reply["what"] = state.what;
       reply["seconds"] = state.seconds;
-      reply["step"] = state.step;
+      reply["steps"] = state.steps;
       reply["stack"] = state.stack;
-      Json claims = Json::array();
-      {
-        const std::lock_guard lock(mutex_);
-        for (const Claim& claim : claims_) {
-          claims.push_back({claim.rank, milliseconds_since(claim.time)});
-        }
-      }
-      reply["claims"] = claims;
       socket_.send(received.from, reply.dump());
-      if (message.contains("claim")) {
-        note_claim(message.at("rank"), Clock::now() - std::chrono::milliseconds(
-                                                          message.at("claim").get<std::int64_t>()));
-      }
+      if (message.contains("claim")) note_claim(to_claim(message.at("claim")));
     } else if (kind == "process") {
       reply["process"] = message.at("process");
       reply["state"] = static_cast<int>(process_state(message.at("process")));
       socket_.send(received.from, reply.dump());
+    } else if (kind == "report") {
+      note_claim(to_claim(message.at("claim")));
     } else if (kind == "end") {
       return true;
     }
@@ -198,17 +201,18 @@ bool WatchdogPeers::answer(const Datagrams::Received& received) {
   return false;
 }
 
-std::optional<std::vector<RankState>> WatchdogPeers::collect(bool claim, bool serve) {
+std::optional<std::vector<RankState>> WatchdogPeers::collect(Reason reason, bool serve) {
   const Datagrams socket;
   const Clock::time_point begin = Clock::now();
-  if (claim) note_claim(rank_, begin);
+  const bool claims = reason != Reason::call;
+  const Json claim = to_json({.rank = rank_, .reason = reason, .reports = false, .heard = begin});
   std::vector<RankState> states;
   for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
     states.push_back({.rank = static_cast<int>(rank),
                       .host = peers_[rank].host,
                       .what = {},
                       .seconds = 0,
-                      .step = 0,
+                      .steps = 0,
                       .answers = false,
                       .stack = {}});
   }
@@ -216,11 +220,11 @@ std::optional<std::vector<RankState>> WatchdogPeers::collect(bool claim, bool se
   std::size_t missing = states.size() - 1;
   Clock::time_point asked{};
   while (Clock::now() - begin < longest_silence &&
-         (missing > 0 || (claim && Clock::now() - begin < shortest_hearing))) {
+         (missing > 0 || (claims && Clock::now() - begin < shortest_hearing))) {
     if (missing > 0 && Clock::now() - asked > ask_again_after) {
       asked = Clock::now();
       Json message{{"token", token_}, {"kind", "ask"}, {"rank", rank_}};
-      if (claim) message["claim"] = milliseconds_since(begin);
+      if (claims) message["claim"] = claim;
       for (const RankState& state : states) {
         if (!state.answers) send_to(state.rank, message, socket);
       }
@@ -235,19 +239,23 @@ std::optional<std::vector<RankState>> WatchdogPeers::collect(bool claim, bool se
       if (state.answers) continue;
       state.what = reply.at("what");
       state.seconds = reply.at("seconds");
-      state.step = reply.at("step");
+      state.steps = reply.at("steps");
       state.stack = reply.at("stack").get<std::vector<std::string>>();
       state.answers = true;
       --missing;
-      for (const Json& other : reply.at("claims")) {
-        note_claim(other.at(0),
-                   Clock::now() - std::chrono::milliseconds(other.at(1).get<std::int64_t>()));
-      }
     } catch (const std::exception&) {
       continue;
     }
   }
-  if (claim && !is_first(begin)) return {};
+  if (claims) {
+    if (has_heard_of_another(reason)) return {};
+    const Json reports =
+        to_json({.rank = rank_, .reason = reason, .reports = true, .heard = begin});
+    for (const RankState& state : states) {
+      if (state.rank == rank_) continue;
+      send_to(state.rank, {{"token", token_}, {"kind", "report"}, {"claim", reports}}, socket);
+    }
+  }
   if (missing > 0) explain_silence(states, socket);
   return states;
 }

@@ -31,9 +31,13 @@ class WatchdogPeers {
   /// Answers the next of those who ask, if one does. Returns whether this process is to end, as one on this host says.
   bool serve();
 
-  /// The states of all ranks, or nothing where `claim`, and another rank has begun to ask for the same reason before.
-  /// `serve`: this is the thread that answers others, and does so meanwhile.
-  std::optional<std::vector<RankState>> collect(bool claim, bool serve);
+  /// Why the states of all ranks are asked for. Of several ranks that do so for the same reason, a deadline or a signal,
+  /// the first one reports.
+  enum class Reason : std::uint8_t { call, deadline, signal };
+
+  /// The states of all ranks, or nothing where another rank reports. `serve`: this is the thread that answers others, and
+  /// does so meanwhile.
+  std::optional<std::vector<RankState>> collect(Reason reason, bool serve);
 
   /// Tells the other ranks of this host to end.
   void end_host() const;
@@ -47,10 +51,12 @@ class WatchdogPeers {
     int process = 0;
     std::vector<sockaddr_in> addresses;
   };
-  /// Who has begun to ask for a deadline's sake.
+  /// Who has begun to ask, or has all answers and reports.
   struct Claim {
     int rank = 0;
-    Clock::time_point time;
+    Reason reason = Reason::call;
+    bool reports = false;
+    Clock::time_point heard;  // here, since no two hosts have the same clock
   };
 
   const Peer& own() const noexcept { return peers_[static_cast<std::size_t>(rank_)]; }
@@ -58,8 +64,11 @@ class WatchdogPeers {
   void send_to(int rank, const Json& message, const Datagrams& from) const;
   Json parse(const std::string& text) const;
   bool answer(const Datagrams::Received& received);
-  void note_claim(int rank, Clock::time_point time);
-  bool is_first(Clock::time_point since) const;
+  void note_claim(const Claim& claim);
+  bool has_heard_of_another(Reason reason) const;
+  static std::chrono::milliseconds lasting(Reason reason);
+  static Json to_json(const Claim& claim);
+  static Claim to_claim(const Json& json);
   void explain_silence(std::vector<RankState>& states, const Datagrams& socket) const;
 
   Datagrams socket_;

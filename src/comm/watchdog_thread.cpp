@@ -116,7 +116,7 @@ int WatchdogThread::milliseconds_to_end() {
 
 void WatchdogThread::report_on_signal() {
   try {
-    const auto states = peers_.collect(true, true);
+    const auto states = peers_.collect(WatchdogPeers::Reason::signal, true);
     if (states) print_to_stderr(describe_ranks("where the ranks are:", *states));
   } catch (const std::exception&) {
     // Without memory or sockets there is no report.
@@ -142,13 +142,13 @@ void WatchdogThread::report_deadline(const std::string& message) {
     end_ = Clock::now() + options_.grace;
     wake_watchdog(wake_, wake_to_end);
   }
-  const auto states = peers_.collect(true, false);
+  const auto states = peers_.collect(WatchdogPeers::Reason::deadline, false);
   if (!states) return;
   print_to_stderr(describe_ranks(fmt::format("a deadline has passed: {}", message), *states));
 }
 
 std::string WatchdogThread::report(std::string_view headline) {
-  return describe_ranks(headline, peers_.collect(false, false).value());
+  return describe_ranks(headline, peers_.collect(WatchdogPeers::Reason::call, false).value());
 }
 
 void report_deadline(const std::string& message) noexcept {

@@ -217,6 +217,7 @@ void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
   if (!planned_) agree_on_plan();
   const double weight = weight_;
   ++reductions_;
+  comm::Place::count_step();
   end_round();
   if (round_hooks_.after) round_hooks_.after(weight);
   if (table()->final_hooks > 0) run_final_hooks();
@@ -274,7 +275,6 @@ std::optional<double> GradientReducer::Engine::sum_squares(std::size_t index) {
 void GradientReducer::Engine::end_round() noexcept {
   launched_ = stepped_ = 0;
   ++rounds_;
-  comm::Place::count_step();
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     missing_[b] = static_cast<std::uint32_t>(buckets_[b].items.size());
   }

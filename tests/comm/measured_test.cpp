@@ -12,8 +12,8 @@
 
 #include "comm/placements.hpp"
 #include "comm/reduction.hpp"
-#include "tensor/kernels.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "tensor/kernels.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

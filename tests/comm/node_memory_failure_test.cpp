@@ -14,8 +14,8 @@
 #include "comm/resources.hpp"
 #include "lockstep/comm/shared_buffer.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/log.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/log.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

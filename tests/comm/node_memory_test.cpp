@@ -11,8 +11,8 @@
 #include "comm/placements.hpp"
 #include "comm/resources.hpp"
 #include "lockstep/core/error.hpp"
-#include "testing/log.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/log.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

@@ -13,8 +13,9 @@ using comm::describe_ranks;
 using comm::RankState;
 
 RankState waits(int rank, const std::string& host, const std::string& what, double seconds,
-                std::int64_t step = 0) {
-  return {.rank = rank, .host = host, .what = what, .seconds = seconds, .step = step, .stack = {}};
+                std::int64_t steps = 0) {
+  return {
+      .rank = rank, .host = host, .what = what, .seconds = seconds, .steps = steps, .stack = {}};
 }
 
 TEST(StallReport, has_a_line_for_all_ranks_of_which_the_same_can_be_said) {
@@ -26,11 +27,11 @@ TEST(StallReport, has_a_line_for_all_ranks_of_which_the_same_can_be_said) {
             "  ranks 0-2, 4 on a wait for rank 3, since 4 s\n"
             "  rank 3 on b waits for rank 4, since 1 s\n"
             "  rank 5 on b waits for rank 3, since 1 s\n"
-            "  rank 6 on b, in step 7, waits for rank 3, since 1 s\n");
+            "  rank 6 on b, after 7 steps, waits for rank 3, since 1 s\n");
 }
 
 TEST(StallReport, names_functions_of_ranks_that_do_not_wait) {
-  RankState first{.rank = 0, .host = "a", .what = {}, .step = 3, .stack = {"inner", "main"}};
+  RankState first{.rank = 0, .host = "a", .what = {}, .steps = 3, .stack = {"inner", "main"}};
   RankState second = first;
   second.rank = 1;
   RankState third = first;
@@ -38,10 +39,10 @@ TEST(StallReport, names_functions_of_ranks_that_do_not_wait) {
   third.stack = {"other"};
   EXPECT_EQ(describe_ranks("late:", {first, second, third}),
             "late:\n"
-            "  ranks 0, 1 on a, in step 3, are in code of their own\n"
+            "  ranks 0, 1 on a, after 3 steps, are in code of their own\n"
             "      at inner\n"
             "      at main\n"
-            "  rank 2 on a, in step 3, is in code of its own\n"
+            "  rank 2 on a, after 3 steps, is in code of its own\n"
             "      at other\n");
   first.stack.assign(100, "again");
   const std::string text = describe_ranks("", {first});

@@ -49,7 +49,7 @@ class Watchdog(unittest.TestCase):
                     run("loops", ranks),
                     r"^a deadline has passed: rank \d has waited 2 s for rank 1 to make call 2: barrier$",
                     rf"^  {others} for rank 1 to make call 2: barrier, since 2 s$",
-                    r"^  rank 1 on .* is in code of its own$", r"^      at .*watchdog_fixture|^      at .*loop_in_code")
+                    r"^  rank 1 on .* is in code of its own$", r"^      at loop_in_code_of_its_own\(\)$", r"^      at main$")
 
     def test_a_rank_that_is_stopped_is_told_from_one_that_computes(self):
         self.assert_report(run("stops"), r"^  rank 1 on .* does not answer: its process is stopped$")
@@ -60,8 +60,8 @@ class Watchdog(unittest.TestCase):
     def test_a_reduction_is_named_with_its_parameters_and_step(self):
         self.assert_report(
             run("reduces"),
-            r"^  ranks 0, 2 on .*, in step 2, wait for rank 1 to make .*, with parameters 'weight', 'bias', since 2 s$",
-            r"^  rank 1 on .*, in step 2, is in code of its own$")
+            r"^  ranks 0, 2 on .*, after 2 steps, wait for rank 1 to make .*, with parameters 'weight', 'bias', since 2 s$",
+            r"^  rank 1 on .*, after 2 steps, is in code of its own$")
 
     def test_ends_processes_that_mpi_abort_does_not_end(self):
         job = run("is not aborted")
@@ -114,7 +114,8 @@ class Watchdog(unittest.TestCase):
         while processes() and time.monotonic() < begin + 2 + 5 + 5:
             time.sleep(0.1)
         left = processes()
-        subprocess.run([CLUSTER, "kill", "h1", "--cluster", str(job.pid)], check=True, timeout=20)
+        # mpirun may wait for the other host, as long as TCP sends again what has not arrived.
+        job.terminate()
         output, errors = job.communicate(timeout=60)
         self.assertEqual(left, [], errors)
         self.assertRegex(errors, re.compile(r"^a deadline has passed: rank \d has waited 2 s for ", re.MULTILINE))
