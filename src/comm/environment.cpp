@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "comm/check.hpp"
+#include "lockstep/core/log.hpp"
 
 namespace lockstep::mpi {
 namespace {
@@ -47,8 +48,13 @@ Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_ex
   world_.emplace(MPI_COMM_WORLD);
   WatchdogOptions options{.grace = std::chrono::seconds(5)};
   world_->agree([&] { options.signal = report_signal(); });
-  if (world_->all_reduce(std::int64_t{has_watchdog()}, ReduceOp::min) != 0)
+  if (world_->all_reduce(std::int64_t{has_watchdog()}, ReduceOp::min) == 0) return;
+  try {
     watchdog_ = std::make_unique<Watchdog>(*world_, options);
+  } catch (const MpiError& error) {
+    // A program trains as well where the system has no socket for it.
+    if (world_->rank() == 0) log(LogLevel::info, error.what());
+  }
 }
 
 Environment::~Environment() {

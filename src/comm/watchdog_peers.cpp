@@ -66,12 +66,13 @@ std::string describe_process(char state) {
 WatchdogPeers::WatchdogPeers(const Communicator& ranks) : rank_(ranks.rank()) {
   std::string own;
   ranks.agree([&] {
+    socket_.emplace();
     if (rank_ == 0) token_ = random_token();
     Json addresses = Json::array();
     for (const std::uint32_t address : own_addresses()) addresses.push_back(address);
     own = Json{{"host", host_name()},
                {"process", getpid()},
-               {"port", socket_.port()},
+               {"port", socket_->port()},
                {"addresses", addresses}}
               .dump();
   });
@@ -125,7 +126,7 @@ void WatchdogPeers::send_to(int rank, const Json& message, const Datagrams& from
 // Null for what does not come from one of the ranks.
 WatchdogPeers::Json WatchdogPeers::parse(const std::string& text) const {
   Json message = Json::parse(text, nullptr, false);
-  const bool ours = message.is_object() && message.value("token", "") == token_;
+  const bool ours = message.is_object() && message.contains("token") && message["token"] == token_;
   return ours ? message : Json();
 }
 
@@ -167,38 +168,36 @@ bool WatchdogPeers::has_heard_of_another(Reason reason) const {
   });
 }
 
-bool WatchdogPeers::serve() {
-  const std::optional<Datagrams::Received> received = socket_.receive(0ms);
-  return received && answer(*received);
+bool WatchdogPeers::serve() noexcept {
+  try {
+    const std::optional<Datagrams::Received> received = socket_->receive(0ms);
+    return received && answer(*received);
+  } catch (const std::exception&) {
+    return false;  // a message of another version, or no memory: it is not answered
+  }
 }
 
 bool WatchdogPeers::answer(const Datagrams::Received& received) {
   const Json message = parse(received.text);
   if (message.is_null()) return false;
-  try {
-    const std::string kind = message.at("kind");
-    Json reply{{"token", token_}, {"kind", "answer"}, {"rank", rank_}};
-    if (kind == "ask") {
-      const RankState state = own_state();
-      reply["what"] = state.what;
-      reply["seconds"] = state.seconds;
-      reply["steps"] = state.steps;
-      reply["stack"] = state.stack;
-      socket_.send(received.from, reply.dump());
-      if (message.contains("claim")) note_claim(to_claim(message.at("claim")));
-    } else if (kind == "process") {
-      reply["process"] = message.at("process");
-      reply["state"] = static_cast<int>(process_state(message.at("process")));
-      socket_.send(received.from, reply.dump());
-    } else if (kind == "report") {
-      note_claim(to_claim(message.at("claim")));
-    } else if (kind == "end") {
-      return true;
-    }
-  } catch (const Json::exception&) {
-    // Of another version: it is not answered.
+  const std::string kind = message.at("kind");
+  Json reply{{"token", token_}, {"kind", "answer"}, {"rank", rank_}};
+  if (kind == "ask") {
+    const RankState state = own_state();
+    reply["what"] = state.what;
+    reply["seconds"] = state.seconds;
+    reply["steps"] = state.steps;
+    reply["stack"] = state.stack;
+    socket_->send(received.from, reply.dump());
+    if (message.contains("claim")) note_claim(to_claim(message.at("claim")));
+  } else if (kind == "process") {
+    reply["process"] = message.at("process");
+    reply["state"] = static_cast<int>(process_state(message.at("process")));
+    socket_->send(received.from, reply.dump());
+  } else if (kind == "report") {
+    note_claim(to_claim(message.at("claim")));
   }
-  return false;
+  return kind == "end";
 }
 
 std::optional<std::vector<RankState>> WatchdogPeers::collect(Reason reason, bool serve) {

@@ -21,15 +21,16 @@ namespace lockstep::comm {
 /// has a socket of its own: so a thread may ask while another one answers.
 class WatchdogPeers {
  public:
-  /// Collective.
+  /// Collective. MpiError where a rank gets no socket.
   explicit WatchdogPeers(const Communicator& ranks);
 
-  int descriptor() const noexcept { return socket_.descriptor(); }
+  int descriptor() const noexcept { return socket_->descriptor(); }
   int rank() const noexcept { return rank_; }
   const std::string& host() const noexcept { return own().host; }
 
   /// Answers the next of those who ask, if one does. Returns whether this process is to end, as one on this host says.
-  bool serve();
+  /// Nothing that comes from others, or lacks here, makes it throw.
+  bool serve() noexcept;
 
   /// Why the states of all ranks are asked for. Of several ranks that do so for the same reason, a deadline or a signal,
   /// the first one reports.
@@ -71,7 +72,7 @@ class WatchdogPeers {
   static Claim to_claim(const Json& json);
   void explain_silence(std::vector<RankState>& states, const Datagrams& socket) const;
 
-  Datagrams socket_;
+  std::optional<Datagrams> socket_;
   StackProbe probe_;
   int rank_;
   std::string token_;

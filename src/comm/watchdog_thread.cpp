@@ -55,11 +55,16 @@ int make_eventfd() {
 
 WatchdogThread::WatchdogThread(const Communicator& ranks, const mpi::WatchdogOptions& options)
     : peers_(ranks), options_(options), wake_(-1) {
-  ranks.agree([&] {
-    wake_ = make_eventfd();
-    wake_descriptor = wake_;
-    thread_ = std::thread([this] { run(); });
-  });
+  try {
+    ranks.agree([&] {
+      wake_ = make_eventfd();
+      wake_descriptor = wake_;
+      thread_ = std::thread([this] { run(); });
+    });
+  } catch (...) {
+    stop();
+    throw;
+  }
   if (options_.signal != 0) {
     struct sigaction action {};
     action.sa_handler = wake_by_signal;
@@ -77,10 +82,16 @@ WatchdogThread::~WatchdogThread() {
     current_watchdog = nullptr;
   }
   if (options_.signal != 0) sigaction(options_.signal, &before_, nullptr);
+  stop();
+}
+
+void WatchdogThread::stop() {
   wake_descriptor = -1;
-  wake_watchdog(wake_, wake_to_stop);
-  thread_.join();
-  close(wake_);
+  if (thread_.joinable()) {
+    wake_watchdog(wake_, wake_to_stop);
+    thread_.join();
+  }
+  if (wake_ >= 0) close(wake_);
 }
 
 WatchdogThread* WatchdogThread::current() noexcept {

@@ -35,6 +35,7 @@ class WatchdogThread {
   using Clock = std::chrono::steady_clock;
 
   void run();
+  void stop();
   void report_on_signal();
   int milliseconds_to_end();
   [[noreturn]] void end_process(std::string_view reason);

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,13 @@ def processes():
     found = subprocess.run(["pgrep", "-f", f"{PROGRAM} meets$"], capture_output=True, text=True).stdout.split()
     return [process for process in found if os.path.basename(PROGRAM) in
             os.readlink(f"/proc/{process}/exe")]
+
+
+def udp_ports(process):
+    """Those of the sockets that a process has."""
+    sockets = [os.readlink(path) for path in pathlib.Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()]
+    rows = [row.split() for row in pathlib.Path(f"/proc/{process}/net/udp").read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets]
 
 
 class Watchdog(unittest.TestCase):
@@ -77,14 +85,15 @@ class Watchdog(unittest.TestCase):
         self.assertEqual(job.stderr.count("a deadline has passed"), 1, job.stderr)
         self.assertEqual(job.stdout.count("asked by rank"), 3)
 
-    def signalled(self, number, to, **variables):
-        """What a job prints that waits, and is sent a signal: all of its ranks, or one."""
+    def signalled(self, number, to, before=lambda processes: None, **variables):
+        """What a job prints that waits, and is sent a signal: all of its ranks, or one. After something else."""
         job = subprocess.Popen([LAUNCH, "-n", "3", PROGRAM, "waits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, env={**os.environ, **variables})
         self.addCleanup(job.stdout.close)
         self.addCleanup(job.stderr.close)
         self.addCleanup(job.kill)
         processes = [int(job.stdout.readline()) for _ in range(3)]
+        before(processes)
         time.sleep(2)
         for _ in range(2):
             for process in processes[:to]:
@@ -95,13 +104,28 @@ class Watchdog(unittest.TestCase):
         return job.communicate(timeout=60)[1]
 
     def test_a_signal_prints_where_the_ranks_are_once(self):
-        for name, number in ("USR2", signal.SIGUSR2), ("SIGURG", signal.SIGURG):
-            for to in 1, 3:
-                with self.subTest(name=name, to=to):
-                    errors = self.signalled(number, to, LOCKSTEP_REPORT_SIGNAL=name)
-                    self.assertEqual(errors.count("where the ranks are:\n"), 2, errors)
-                    self.assertRegex(errors, r"\n  ranks 0, 2 on .* wait for rank 1 to make call 2: barrier, since \d s\n")
-                    self.assertRegex(errors, r"\n  rank 1 on .* is in code of its own\n      at ")
+        for name, number, to in ("USR2", signal.SIGUSR2, 1), ("SIGURG", signal.SIGURG, 3):
+            with self.subTest(name=name, to=to):
+                errors = self.signalled(number, to, LOCKSTEP_REPORT_SIGNAL=name)
+                self.assertEqual(errors.count("where the ranks are:\n"), 2, errors)
+                self.assertRegex(errors, r"\n  ranks 0, 2 on .* wait for rank 1 to make call 2: barrier, since \d s\n")
+                self.assertRegex(errors, r"\n  rank 1 on .* is in code of its own\n      at ")
+
+    def test_answers_no_strangers(self):
+        def talk(processes):
+            ports = [port for process in processes for port in udp_ports(process)]
+            self.assertGreaterEqual(len(ports), 3)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                for port in ports:
+                    for text in (b"", b"{", b"[]", b"\xff" * 100, b"[" * 60000, b'{"token": 3}', b'{"kind": "end"}',
+                                 b'{"token": "", "kind": "ask", "rank": 0}', b'{"token": "x", "kind": "end"}'):
+                        stranger.sendto(text, ("127.0.0.1", port))
+                stranger.settimeout(0.5)
+                self.assertRaises(TimeoutError, stranger.recv, 100)
+
+        errors = self.signalled(signal.SIGUSR2, 1, talk, LOCKSTEP_REPORT_SIGNAL="12")
+        self.assertEqual(errors.count("where the ranks are:\n"), 2, errors)
+        self.assertIn("rank 1 on ", errors)
 
     def test_ranks_whose_host_is_cut_off_end_on_both_sides(self):
         need_hosts()
