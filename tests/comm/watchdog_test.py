@@ -26,11 +26,18 @@ def run(mode, ranks=3, **variables):
     return job
 
 
+def program_of(process):
+    """Nothing where it has ended."""
+    try:
+        return os.readlink(f"/proc/{process}/exe")
+    except OSError:
+        return ""
+
+
 def processes():
     """Of the program, on all virtual hosts."""
     found = subprocess.run(["pgrep", "-f", f"{PROGRAM} meets$"], capture_output=True, text=True).stdout.split()
-    return [process for process in found if os.path.basename(PROGRAM) in
-            os.readlink(f"/proc/{process}/exe")]
+    return [process for process in found if os.path.basename(PROGRAM) in program_of(process)]
 
 
 def udp_ports(process):
