@@ -18,6 +18,10 @@ Calls::Calls(const Communicator& communicator)
             .bytes = line_bytes},
       reduction_(communicator, short_bytes + line_bytes, capacity) {}
 
+void Calls::announce(const Communicator& communicator, const Job& job) {
+  if (Calls* calls = of(communicator)) calls->announce(job);
+}
+
 void Calls::start(Job job) {
   job.pieces = {&line_, 1};
   reduction_.start(job);

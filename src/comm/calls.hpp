@@ -24,6 +24,8 @@ class Calls {
   explicit Calls(const Communicator& communicator);
   /// Those on a communicator; nullptr where it has one rank, or is closed.
   static Calls* of(const Communicator& communicator);
+  /// Announces what `job` says to all ranks of a communicator, where it has several.
+  static void announce(const Communicator& communicator, const Job& job);
   /// What has to be told when a call is given up.
   static const std::shared_ptr<KeptCommunicator>& kept(const Communicator& communicator) noexcept;
 

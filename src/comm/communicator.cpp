@@ -82,14 +82,6 @@ const Placement& Communicator::placement() const {
   return *own.placement;
 }
 
-namespace {
-
-void announce(const Communicator& communicator, const comm::Job& job) {
-  if (comm::Calls* calls = comm::Calls::of(communicator)) calls->announce(job);
-}
-
-}  // namespace
-
 template <class T>
 void Communicator::all_reduce(std::span<T> values, ReduceOp op) const {
   comm::check_operation<T>(op);
@@ -183,10 +175,10 @@ template <class T>
 std::vector<T> Communicator::gather(std::span<const T> values, int root) const {
   const MPI_Comm communicator = duplicate_->open();
   const int count = checked_cast<int>(values.size(), "number of gathered elements");
-  announce(*this, {.call = comm::Call::gather,
-                   .number = check_root(*this, root),
-                   .count = values.size(),
-                   .element = comm::element_of<T>});
+  comm::Calls::announce(*this, {.call = comm::Call::gather,
+                                .number = check_root(*this, root),
+                                .count = values.size(),
+                                .element = comm::element_of<T>});
   std::vector<T> all;
   agree([&] {
     if (rank() == root) all.resize(values.size() * static_cast<std::size_t>(size()));
@@ -201,7 +193,7 @@ std::vector<T> Communicator::gather(std::span<const T> values, int root) const {
 
 std::vector<std::string> Communicator::gather(const std::string& text, int root) const {
   const MPI_Comm communicator = duplicate_->open();
-  announce(*this, {.call = comm::Call::gather, .number = check_root(*this, root)});
+  comm::Calls::announce(*this, {.call = comm::Call::gather, .number = check_root(*this, root)});
   const auto length = static_cast<std::int64_t>(text.size());
   const std::vector<std::int64_t> lengths = gather(std::span<const std::int64_t>(&length, 1), root);
   std::vector<std::string> all;
@@ -240,7 +232,7 @@ std::vector<std::string> Communicator::gather(const std::string& text, int root)
 
 void Communicator::barrier() const {
   duplicate_->open();
-  announce(*this, {.call = comm::Call::barrier});
+  comm::Calls::announce(*this, {.call = comm::Call::barrier});
 }
 
 namespace {

@@ -61,7 +61,7 @@ const std::shared_ptr<comm::KeptCommunicator>& comm::Calls::kept(
 Communicator Communicator::duplicate() const {
   Duplicate& own = *duplicate_;
   const MPI_Comm communicator = own.open();
-  if (comm::Calls* calls = comm::Calls::of(*this)) calls->announce({.call = comm::Call::duplicate});
+  comm::Calls::announce(*this, {.call = comm::Call::duplicate});
   free_dropped();
   std::shared_ptr<Duplicate> copy;
   agree([&] {

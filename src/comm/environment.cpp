@@ -47,7 +47,12 @@ Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_ex
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   world_.emplace(MPI_COMM_WORLD);
   WatchdogOptions options{.grace = std::chrono::seconds(5)};
-  world_->agree([&] { options.signal = report_signal(); });
+  try {
+    world_->agree([&] { options.signal = report_signal(); });
+  } catch (const OptionError&) {
+    refused_ = std::current_exception();
+    return;
+  }
   if (world_->all_reduce(std::int64_t{has_watchdog()}, ReduceOp::min) == 0) return;
   try {
     watchdog_ = std::make_unique<Watchdog>(*world_, options);
@@ -87,6 +92,7 @@ bool all_arrive(const Communicator& world) {
 
 int Environment::run(const std::function<int()>& main) const {
   try {
+    if (refused_ != nullptr) std::rethrow_exception(refused_);
     return main();
   } catch (const Error& error) {
     if (owns_mpi()) return report(error.what());

@@ -159,9 +159,11 @@ class Watchdog(unittest.TestCase):
         self.assertIn("rank 1 to make call 2: barrier", job.stderr)
 
     def test_a_signal_that_there_is_not_is_refused(self):
-        job = run("loops", LOCKSTEP_REPORT_SIGNAL="USR9")
-        self.assertNotEqual(job.returncode, 0)
-        self.assertIn("LOCKSTEP_REPORT_SIGNAL: expected a signal such as USR2, found 'USR9'", job.stderr)
+        only_on_1 = 'test "${OMPI_COMM_WORLD_RANK-$PMI_RANK}" != 1 || export LOCKSTEP_REPORT_SIGNAL=USR9; exec "$@"'
+        job = subprocess.run([LAUNCH, "-n", "3", "sh", "-c", only_on_1, "sh", PROGRAM, "loops"], capture_output=True,
+                             text=True, timeout=60)
+        self.assertEqual((job.returncode, job.stderr),
+                         (1, "error: LOCKSTEP_REPORT_SIGNAL: expected a signal such as USR2, found 'USR9' (rank 1)\n"))
 
 
 report.main()

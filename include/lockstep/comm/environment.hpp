@@ -1,5 +1,6 @@
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -23,7 +24,6 @@ namespace lockstep::mpi {
 /// object began MPI: the other ranks would wait for this one.
 class Environment {
  public:
-  /// OptionError, on all ranks, where a variable has no meaning.
   Environment(int& argc, char**& argv);
   ~Environment();
   Environment(const Environment&) = delete;
@@ -32,7 +32,8 @@ class Environment {
   /// True where this object initialised MPI.
   bool owns_mpi() const noexcept { return world_.has_value(); }
 
-  /// Calls a program's main function and returns its exit status. An exception becomes a line on
+  /// Calls a program's main function and returns its exit status; it does not where LOCKSTEP_REPORT_SIGNAL names no signal
+  /// on some rank. An exception becomes a line on
   /// stderr and the status 1. Where all ranks fail, a message that they have in common is printed
   /// once, and all return. Where others go on, which a second tells, this rank prints its message
   /// and ends the job by MPI_Abort. If the host owns MPI, only what Error::collective() marks is
@@ -44,7 +45,8 @@ class Environment {
 
   std::optional<Communicator> world_;  // where this object began MPI
   std::unique_ptr<Watchdog> watchdog_;
-  int exceptions_;  // that were under way at construction
+  std::exception_ptr refused_;  // a variable, which run() says in one line
+  int exceptions_;              // that were under way at construction
 };
 
 }  // namespace lockstep::mpi
