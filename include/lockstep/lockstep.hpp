@@ -54,6 +54,7 @@
 #include "lockstep/parallel/replica_check.hpp"
 #include "lockstep/parallel/sharded_optimizer.hpp"
 #include "lockstep/parallel/step_in_reduction.hpp"
+#include "lockstep/parallel/straggler_check.hpp"
 #include "lockstep/state/named_tensors.hpp"
 #include "lockstep/state/scalars.hpp"
 #include "lockstep/state/state_dict.hpp"

@@ -17,6 +17,7 @@
 #include "checkpoint/format.hpp"
 #include "checkpoint/metadata.hpp"
 #include "checkpoint/scatter.hpp"
+#include "comm/calls.hpp"
 #include "lockstep/core/error.hpp"
 #include "state/state_hashes.hpp"
 
@@ -51,6 +52,7 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
 
 LoadReport load(const std::filesystem::path& path, const Communicator& communicator,
                 const std::vector<Item>& items, const LoadOptions& options) try {
+  comm::Calls::announce(communicator, {.call = comm::Call::load});
   std::unique_ptr<FileReader> file;
   std::string text;
   communicator.agree([&] {

@@ -10,6 +10,7 @@
 
 #include "checkpoint/gather.hpp"
 #include "checkpoint/metadata.hpp"
+#include "comm/calls.hpp"
 #include "comm/drift.hpp"
 #include "comm/pull.hpp"
 #include "lockstep/core/error.hpp"
@@ -65,6 +66,7 @@ void rethrow_with(const std::filesystem::path& path, const char* action, const E
 void collect(const std::filesystem::path& path, const Communicator& communicator,
              const std::vector<Item>& items, const SaveOptions& options, const TakeTensor& take,
              const std::function<void(const Header&, GatheredTensors&)>& use) try {
+  comm::Calls::announce(communicator, {.call = comm::Call::save});
   Contribution own;
   std::string time;
   communicator.agree([&] {

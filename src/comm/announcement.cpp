@@ -41,6 +41,10 @@ std::string describe_kind(const Announcement& a) {
       return "agreement on whether a rank has failed";
     case Call::duplicate:
       return "duplicate of the communicator";
+    case Call::save:
+      return "save of a checkpoint";
+    case Call::load:
+      return "load of a checkpoint";
     case Call::gradients:
       return fmt::format("reduction of the gradients of reducer {}", a.number);
   }

@@ -15,6 +15,8 @@ enum class Call : std::uint8_t {
   barrier,
   agreement,  ///< Communicator::agree
   duplicate,
+  save,  ///< of a checkpoint
+  load,
   gradients,  ///< the reduction of all gradients of a reducer, whose buckets are `reduction`s
 };
 

@@ -14,6 +14,7 @@
 #include "comm/duplicate.hpp"
 #include "comm/element.hpp"
 #include "comm/find_placement.hpp"
+#include "comm/place.hpp"
 #include "comm/wait.hpp"
 #include "lockstep/core/checked_cast.hpp"
 #include "lockstep/core/error.hpp"
@@ -238,8 +239,9 @@ void Communicator::barrier() const {
 namespace {
 
 // What other ranks are told of the exception that is being handled.
-ErrorReport report_of_rank(int rank) {
-  const std::string of_rank = " (rank " + std::to_string(rank) + ")";
+ErrorReport report_of_rank(int rank, bool with_host) {
+  const std::string of_rank =
+      fmt::format(" (rank {}{})", rank, with_host ? " on " + comm::Place::host() : std::string());
   try {
     throw;
   } catch (const Error& error) {
@@ -262,7 +264,8 @@ void Communicator::agree_on(const std::function<void()>& work) const {
   } catch (...) {
     failed = rank();
     try {
-      report = report_of_rank(rank());
+      const std::optional<Placement>& placement = duplicate_->placement;
+      report = report_of_rank(rank(), placement && placement->nodes.size() > 1);
     } catch (const std::bad_alloc&) {
       report.message = "out of memory";  // as short as a string can be without any
     }

@@ -13,6 +13,9 @@
 #include <thread>
 
 #include "comm/check.hpp"
+#include "comm/fatal_signals.hpp"
+#include "comm/place.hpp"
+#include "comm/watchdog_thread.hpp"
 #include "lockstep/core/log.hpp"
 
 namespace lockstep::mpi {
@@ -43,12 +46,23 @@ Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_ex
   int initialized = 0;
   check_mpi(MPI_Initialized(&initialized), "MPI_Initialized");
   if (initialized) return;
+  comm::FatalSignals::remember();
   int provided = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
-  world_.emplace(MPI_COMM_WORLD);
-  WatchdogOptions options{.grace = std::chrono::seconds(5)};
+  CommunicatorOptions of_world{.deadline = std::chrono::minutes(10)};
   try {
-    world_->agree([&] { options.signal = report_signal(); });
+    of_world.deadline = default_deadline();
+  } catch (const OptionError&) {
+    refused_ = std::current_exception();
+  }
+  world_.emplace(MPI_COMM_WORLD, of_world);
+  end_.emplace(world_->duplicate());
+  WatchdogOptions options{.grace = std::chrono::seconds(5), .fatal_signals = true};
+  try {
+    world_->agree([&] {
+      if (refused_ != nullptr) std::rethrow_exception(refused_);
+      options.signal = report_signal();
+    });
   } catch (const OptionError&) {
     refused_ = std::current_exception();
     return;
@@ -62,12 +76,28 @@ Environment::Environment(int& argc, char**& argv) : exceptions_(std::uncaught_ex
   }
 }
 
+namespace {
+
+// mpirun of Open MPI 4.1 may hang or crash where a job is aborted while some of its ranks are in MPI_Finalize.
+void await_all(const Communicator& ranks) noexcept {
+  MPI_Request request = MPI_REQUEST_NULL;
+  int done = MPI_Ibarrier(ranks.handle(), &request) == MPI_SUCCESS ? 0 : 1;
+  for (int tests = 0; done == 0; ++tests) {
+    if (MPI_Test(&request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
+    if (tests > 100) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+}  // namespace
+
 Environment::~Environment() {
   int finalized = 0;
   MPI_Finalized(&finalized);
   if (!owns_mpi() || finalized) return;
   if (std::uncaught_exceptions() > exceptions_) MPI_Abort(MPI_COMM_WORLD, 1);
-  watchdog_.reset();
+  if (watchdog_ != nullptr) watchdog_->thread_->leave();
+  await_all(*end_);
+  end_.reset();
   world_.reset();
   MPI_Finalize();
 }
@@ -109,16 +139,19 @@ int Environment::run(const std::function<int()>& main) const {
 
 int Environment::report(const std::string& message) const {
   const int rank = world_->rank();
+  if (world_->size() > 1) comm::Place::wait_for("the other ranks to fail as well", 0);
   if (world_->size() > 1 && !all_arrive(*world_)) {
-    std::fprintf(stderr, "error on rank %d: %s\n", rank, message.c_str());
+    comm::report_failure(rank, message);
     MPI_Abort(MPI_COMM_WORLD, 1);
   }
+  if (watchdog_ != nullptr) watchdog_->thread_->expect_end();
   std::string first = message;
   world_->broadcast(first);
   if (rank == 0) {
-    std::fprintf(stderr, "error: %s\n", message.c_str());
+    const std::string made = comm::describe_steps(comm::Place::now().steps);
+    std::fprintf(stderr, "error%s%s: %s\n", made.empty() ? "" : " ", made.c_str(), message.c_str());
   } else if (message != first) {
-    std::fprintf(stderr, "error on rank %d: %s\n", rank, message.c_str());
+    std::fprintf(stderr, "error on %s: %s\n", comm::Place::describe(rank).c_str(), message.c_str());
   }
   return 1;
 }

@@ -1,5 +1,9 @@
 #include "comm/place.hpp"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -25,6 +29,10 @@ std::atomic<std::int64_t> steps = 0;
 
 }  // namespace
 
+std::string describe_steps(std::int64_t steps) {
+  return steps == 0 ? "" : fmt::format("after {} step{}", steps, steps == 1 ? "" : "s");
+}
+
 void Place::wait_for(std::string what, double seconds) {
   Waiting& place = waiting();
   const std::lock_guard lock(place.mutex);
@@ -46,6 +54,17 @@ Place::State Place::now() {
   const std::lock_guard lock(place.mutex);
   const std::chrono::duration<double> time = PlaceClock::now() - place.since;
   return {place.what, place.what.empty() ? 0 : time.count(), steps.load(std::memory_order_relaxed)};
+}
+
+std::string Place::host() {
+  std::array<char, 256> name{"?"};
+  gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+std::string Place::describe(int rank) {
+  const std::string made = describe_steps(steps);
+  return fmt::format("rank {} on {}{}{}", rank, host(), made.empty() ? "" : ", ", made);
 }
 
 }  // namespace lockstep::comm

@@ -5,6 +5,9 @@
 
 namespace lockstep::comm {
 
+/// "after 1200 steps"; nothing for 0.
+std::string describe_steps(std::int64_t steps);
+
 /// What this process waits for, as reports of where each rank is have it. There is one for all threads, of which the last
 /// word counts: most processes have one that waits.
 class Place {
@@ -22,6 +25,11 @@ class Place {
     std::int64_t steps = 0;
   };
   static State now();
+
+  /// The name of this machine.
+  static std::string host();
+  /// "rank 1 on n1, after 1200 steps"
+  static std::string describe(int rank);
 };
 
 }  // namespace lockstep::comm

@@ -13,6 +13,7 @@
 #include "comm/kept_communicator.hpp"
 #include "comm/node_exchange.hpp"
 #include "comm/share_exchange.hpp"
+#include "comm/watchdog_thread.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
@@ -101,7 +102,8 @@ Reduction::Reduction(const Communicator& communicator, std::size_t segment_bytes
               control_bytes(communicator, capacity) +
                   (parts.count == 0 ? segment_bytes : parts.slot_bytes)),
       lanes_(memory_.placement()),
-      result_(place_of_result(memory_, control_bytes(communicator, capacity))) {
+      result_(place_of_result(memory_, control_bytes(communicator, capacity))),
+      communicator_(communicator.handle()) {
   const Placement& placement = memory_.placement();
   Orders orders = orders_of(memory_, communicator, parts);
   node_.emplace(NodeView{.ranks = placement.neighbours(),
@@ -154,18 +156,23 @@ std::string list_of(const Ranks& ranks) {
 
 }  // namespace
 
-std::string Reduction::describe_missing() const {
-  const NodeReduction::Missing missing = node_->missing();
-  const std::string call = describe_call(missing.announcement);
-  if (!missing.absent.empty()) {
-    return fmt::format("{} to make {}", list_of(missing.absent), call);
-  }
+std::set<int> Reduction::ranks_with_messages() const {
   std::set<int> ranks;
   if (exchange_ != nullptr) {
     exchange_->add_missing(ranks);
     codecs_->add_missing(ranks);
     shares_->add_missing(ranks);
   }
+  return ranks;
+}
+
+std::string Reduction::describe_missing() const {
+  const NodeReduction::Missing missing = node_->missing();
+  const std::string call = describe_call(missing.announcement);
+  if (!missing.absent.empty()) {
+    return fmt::format("{} to make {}", list_of(missing.absent), call);
+  }
+  const std::set<int> ranks = ranks_with_messages();
   if (!ranks.empty()) {
     return fmt::format("messages from or to {}, on other nodes, in {}", list_of(ranks), call);
   }
@@ -214,10 +221,27 @@ bool Reduction::go_on() {
 void Reduction::check_others() {
   try {
     node_->check_others();
-    if (exchange_ != nullptr) exchange_->check_others();
+    if (exchange_ != nullptr) {
+      exchange_->check_others();
+      check_left();
+    }
   } catch (const std::exception& error) {
     set_failed(error.what());
     throw;
+  }
+}
+
+// Of other nodes; who has left on this one is known from memory.
+void Reduction::check_left() {
+  const auto now = std::chrono::steady_clock::now();
+  const std::uint64_t at = node_->started() + node_->completed();
+  if (std::exchange(looked_at_, at) != at) looked_ = now;
+  if (now - looked_ < std::chrono::seconds(1)) return;
+  looked_ = now;
+  for (const int rank : ranks_with_messages()) {
+    if (!has_left(communicator_, rank)) continue;
+    throw StateError(fmt::format("rank {} has gone before {}, which others make", rank,
+                                 describe_call(node_->missing().announcement)));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -96,6 +97,8 @@ class Reduction {
 
  private:
   bool go_on();
+  std::set<int> ranks_with_messages() const;
+  void check_left();
   void pause(Wait& wait) {
     if (!wait.pause()) give_up(wait);
     wait.tell([this] { return describe_missing(); });
@@ -113,6 +116,10 @@ class Reduction {
   std::unique_ptr<NodeExchange> exchange_;
   std::unique_ptr<CodecExchange> codecs_;
   std::unique_ptr<ShareExchange> shares_;
+  MPI_Comm communicator_;
+  // When check_left() has looked, or seen that this goes on: by how many were started and completed.
+  std::chrono::steady_clock::time_point looked_{};
+  std::uint64_t looked_at_ = 0;
   bool failed_ = false;
   std::uint32_t polls_ = 0;  // without success
 };

@@ -48,6 +48,16 @@ std::string function_at(void* address) {
 
 }  // namespace
 
+std::vector<std::string> function_names(std::span<void* const> frames) {
+  constexpr std::size_t of_handler = 2;  // with what has called it
+  std::vector<std::string> names;
+  for (std::size_t frame = of_handler; frame < frames.size(); ++frame) {
+    names.push_back(function_at(frames[frame]));
+    if (names.back() == "main") break;
+  }
+  return names;
+}
+
 StackProbe::StackProbe() {
   // The first call loads a library, which a handler must not do.
   backtrace(probed_frames.data(), most_frames);
@@ -65,13 +75,7 @@ std::vector<std::string> StackProbe::capture() const {
   probed_count = 0;
   if (pthread_kill(thread_, probe_signal()) != 0) return {};
   for (int i = 0; i < 100 && probed_count == 0; ++i) std::this_thread::sleep_for(1ms);
-  std::vector<std::string> names;
-  // After those of the handler and of what calls it.
-  for (int frame = 2; frame < probed_count; ++frame) {
-    names.push_back(function_at(probed_frames[static_cast<std::size_t>(frame)]));
-    if (names.back() == "main") break;
-  }
-  return names;
+  return function_names(std::span(probed_frames).first(static_cast<std::size_t>(probed_count)));
 }
 
 }  // namespace lockstep::comm

@@ -3,14 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+
+#include "comm/place.hpp"
 
 namespace lockstep::comm {
 namespace {
 
 constexpr std::size_t most_functions = 12;
 
-// "ranks 0, 2-5"
-std::string ranks_in(const std::vector<const RankState*>& group) {
+}  // namespace
+
+std::string list_ranks(const std::vector<const RankState*>& group) {
   std::string text;
   for (std::size_t begin = 0; begin < group.size();) {
     std::size_t end = begin + 1;
@@ -24,28 +28,38 @@ std::string ranks_in(const std::vector<const RankState*>& group) {
   return fmt::format("rank{} {}", group.size() == 1 ? "" : "s", text);
 }
 
+std::string describe_stack(const std::vector<std::string>& stack) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(stack.size(), most_functions); ++i) {
+    text += fmt::format("      at {}\n", stack[i]);
+  }
+  return text;
+}
+
+namespace {
+
+// Tenths of the first second.
+double round(double seconds) {
+  return seconds < 1 ? std::round(seconds * 10) / 10 : std::round(seconds);
+}
+
 std::string describe_group(const std::vector<const RankState*>& group) {
   const RankState& first = *group.front();
   const bool one = group.size() == 1;
-  std::string text = fmt::format("  {} on {}", ranks_in(group), first.host);
+  std::string text = fmt::format("  {} on {}", list_ranks(group), first.host);
   if (!first.answers) {
     return text + fmt::format(" {} not answer{}{}\n", one ? "does" : "do",
                               first.what.empty() ? "" : ": ", first.what);
   }
-  if (first.steps > 0) {
-    text += fmt::format(", after {} step{},", first.steps, first.steps == 1 ? "" : "s");
-  }
+  if (first.steps > 0) text += fmt::format(", {},", describe_steps(first.steps));
   if (!first.what.empty()) {
     double longest = 0;
     for (const RankState* rank : group) longest = std::max(longest, rank->seconds);
     return text +
-           fmt::format(" wait{} for {}, since {:.0f} s\n", one ? "s" : "", first.what, longest);
+           fmt::format(" wait{} for {}, since {} s\n", one ? "s" : "", first.what, round(longest));
   }
   text += fmt::format(" {} in code of {} own\n", one ? "is" : "are", one ? "its" : "their");
-  for (std::size_t i = 0; i < std::min(first.stack.size(), most_functions); ++i) {
-    text += fmt::format("      at {}\n", first.stack[i]);
-  }
-  return text;
+  return text + describe_stack(first.stack);
 }
 
 bool is_alike(const RankState& a, const RankState& b) {

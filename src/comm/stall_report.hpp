@@ -19,6 +19,15 @@ struct RankState {
   std::vector<std::string> stack;  ///< the innermost function first
 };
 
+/// Why one does not answer, whose process is there.
+inline constexpr std::string_view still_runs = "its process runs";
+
+/// "ranks 0, 2-5"
+std::string list_ranks(const std::vector<const RankState*>& ranks);
+
+/// A line for each function that a rank is in.
+std::string describe_stack(const std::vector<std::string>& stack);
+
 /// A line for all ranks of which the same can be said, with the functions that they are in below it. Sorted by rank.
 std::string describe_ranks(std::string_view headline, const std::vector<RankState>& ranks);
 

@@ -26,7 +26,7 @@ bool Wait::has_time() noexcept {
   const Clock::time_point now = Clock::now();
   if (begin_ == Clock::time_point()) {
     begin_ = now;
-    next_word_ = now + between_words;
+    next_word_ = now + before_first_word;
   }
   is_long_ = now >= next_word_;
   return deadline_.count() == 0 || now - begin_ < deadline_;

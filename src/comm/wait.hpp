@@ -44,7 +44,7 @@ class Wait {
     return true;
   }
 
-  /// Has reports of where each rank is say for what this one waits: after the first second, and anew each second.
+  /// Has reports of where each rank is say for what this one waits: after 50 ms, and anew each second.
   template <class Describe>
   void tell(Describe describe) noexcept {
     if (!is_long_) return;
@@ -79,7 +79,7 @@ class Wait {
   static constexpr int spins = 200;
   static constexpr unsigned yields_between_looks = 64;
 
-  static constexpr std::chrono::seconds between_words{1};
+  static constexpr std::chrono::milliseconds before_first_word{50}, between_words{1000};
 
   bool has_time() noexcept;
   void tell_place(std::string what);

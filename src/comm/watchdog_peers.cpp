@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,12 +31,6 @@ std::string random_token() {
   return text;
 }
 
-std::string host_name() {
-  char name[256] = "?";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 // Of a process of this host, as /proc has it: 'T' is stopped; 0 where there is none.
 char process_state(int process) {
   std::ifstream file(fmt::format("/proc/{}/stat", process));
@@ -57,7 +52,7 @@ std::string describe_process(char state) {
     case 'D':
       return "its process waits for a disk or a driver";
     default:
-      return "its process runs";
+      return std::string(still_runs);
   }
 }
 
@@ -70,7 +65,7 @@ WatchdogPeers::WatchdogPeers(const Communicator& ranks) : rank_(ranks.rank()) {
     if (rank_ == 0) token_ = random_token();
     Json addresses = Json::array();
     for (const std::uint32_t address : own_addresses()) addresses.push_back(address);
-    own = Json{{"host", host_name()},
+    own = Json{{"host", Place::host()},
                {"process", getpid()},
                {"port", socket_->port()},
                {"addresses", addresses}}
@@ -100,6 +95,7 @@ WatchdogPeers::WatchdogPeers(const Communicator& ranks) : rank_(ranks.rank()) {
         peer.addresses.push_back(to);
       }
     }
+    ended_ = silent_states();
   });
 }
 
@@ -112,8 +108,42 @@ RankState WatchdogPeers::own_state() const {
                   .steps = place.steps,
                   .answers = true,
                   .stack = {}};
-  if (place.what.empty()) state.stack = probe_.capture();
+  if (const Clock::rep left = left_) {
+    const auto since = Clock::now().time_since_epoch() - Clock::duration(left);
+    state.what = "the others to end MPI as well";
+    state.seconds = std::chrono::duration<double>(since).count();
+  }
+  if (state.what.empty()) state.stack = probe_.capture();
   return state;
+}
+
+std::vector<RankState> WatchdogPeers::silent_states() const {
+  std::vector<RankState> states;
+  for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
+    states.push_back({.rank = static_cast<int>(rank),
+                      .host = peers_[rank].host,
+                      .what = {},
+                      .seconds = 0,
+                      .steps = 0,
+                      .answers = false,
+                      .stack = {}});
+  }
+  return states;
+}
+
+WatchdogPeers::Json WatchdogPeers::to_json(const RankState& state) {
+  return {{"what", state.what},
+          {"seconds", state.seconds},
+          {"steps", state.steps},
+          {"stack", state.stack}};
+}
+
+void WatchdogPeers::read_state(const Json& json, RankState& state) {
+  state.what = json.at("what");
+  state.seconds = json.at("seconds");
+  state.steps = json.at("steps");
+  state.stack = json.at("stack").get<std::vector<std::string>>();
+  state.answers = true;
 }
 
 void WatchdogPeers::send_to(int rank, const Json& message, const Datagrams& from) const {
@@ -132,7 +162,7 @@ WatchdogPeers::Json WatchdogPeers::parse(const std::string& text) const {
 
 // How long the others do not report for the same reason.
 std::chrono::milliseconds WatchdogPeers::lasting(Reason reason) {
-  return reason == Reason::deadline ? 10s : 1s;
+  return reason == Reason::deadline || reason == Reason::failure ? 10s : 1s;
 }
 
 WatchdogPeers::Json WatchdogPeers::to_json(const Claim& claim) {
@@ -168,6 +198,14 @@ bool WatchdogPeers::has_heard_of_another(Reason reason) const {
   });
 }
 
+bool WatchdogPeers::was_reported() const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(claims_.begin(), claims_.end(), [&](const Claim& claim) {
+    return claim.reports && (claim.reason == Reason::deadline || claim.reason == Reason::failure) &&
+           Clock::now() - claim.heard < lasting(claim.reason);
+  });
+}
+
 bool WatchdogPeers::serve() noexcept {
   try {
     const std::optional<Datagrams::Received> received = socket_->receive(0ms);
@@ -183,17 +221,20 @@ bool WatchdogPeers::answer(const Datagrams::Received& received) {
   const std::string kind = message.at("kind");
   Json reply{{"token", token_}, {"kind", "answer"}, {"rank", rank_}};
   if (kind == "ask") {
-    const RankState state = own_state();
-    reply["what"] = state.what;
-    reply["seconds"] = state.seconds;
-    reply["steps"] = state.steps;
-    reply["stack"] = state.stack;
+    reply["state"] = to_json(own_state());
     socket_->send(received.from, reply.dump());
     if (message.contains("claim")) note_claim(to_claim(message.at("claim")));
   } else if (kind == "process") {
     reply["process"] = message.at("process");
-    reply["state"] = static_cast<int>(process_state(message.at("process")));
+    reply["is"] = static_cast<int>(process_state(message.at("process")));
     socket_->send(received.from, reply.dump());
+  } else if (kind == "left") {
+    const Clock::rep left = left_;
+    reply["left"] = left != 0 && Clock::now().time_since_epoch() - Clock::duration(left) > 1500ms;
+    socket_->send(received.from, reply.dump());
+  } else if (kind == "ended") {
+    const std::size_t rank = message.at("rank");
+    read_state(message.at("state"), ended_.at(rank));
   } else if (kind == "report") {
     note_claim(to_claim(message.at("claim")));
   }
@@ -205,16 +246,7 @@ std::optional<std::vector<RankState>> WatchdogPeers::collect(Reason reason, bool
   const Clock::time_point begin = Clock::now();
   const bool claims = reason != Reason::call;
   const Json claim = to_json({.rank = rank_, .reason = reason, .reports = false, .heard = begin});
-  std::vector<RankState> states;
-  for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
-    states.push_back({.rank = static_cast<int>(rank),
-                      .host = peers_[rank].host,
-                      .what = {},
-                      .seconds = 0,
-                      .steps = 0,
-                      .answers = false,
-                      .stack = {}});
-  }
+  std::vector<RankState> states = silent_states();
   states[static_cast<std::size_t>(rank_)] = own_state();
   std::size_t missing = states.size() - 1;
   Clock::time_point asked{};
@@ -236,11 +268,7 @@ std::optional<std::vector<RankState>> WatchdogPeers::collect(Reason reason, bool
     try {
       RankState& state = states.at(reply.at("rank").get<std::size_t>());
       if (state.answers) continue;
-      state.what = reply.at("what");
-      state.seconds = reply.at("seconds");
-      state.steps = reply.at("steps");
-      state.stack = reply.at("stack").get<std::vector<std::string>>();
-      state.answers = true;
+      read_state(reply.at("state"), state);
       --missing;
     } catch (const std::exception&) {
       continue;
@@ -248,8 +276,9 @@ std::optional<std::vector<RankState>> WatchdogPeers::collect(Reason reason, bool
   }
   if (claims) {
     if (has_heard_of_another(reason)) return {};
-    const Json reports =
-        to_json({.rank = rank_, .reason = reason, .reports = true, .heard = begin});
+    const Claim own{.rank = rank_, .reason = reason, .reports = true, .heard = Clock::now()};
+    note_claim(own);
+    const Json reports = to_json(own);
     for (const RankState& state : states) {
       if (state.rank == rank_) continue;
       send_to(state.rank, {{"token", token_}, {"kind", "report"}, {"claim", reports}}, socket);
@@ -284,16 +313,69 @@ void WatchdogPeers::explain_silence(std::vector<RankState>& states, const Datagr
   while (asked > 0 && Clock::now() - begin < ask_again_after) {
     const std::optional<Datagrams::Received> received = socket.receive(10ms);
     const Json reply = received ? parse(received->text) : Json();
-    if (reply.is_null() || !reply.contains("state")) continue;
+    if (reply.is_null() || !reply.contains("is")) continue;
     for (RankState& state : states) {
       if (state.answers || !state.what.empty()) continue;
       if (peers_[static_cast<std::size_t>(state.rank)].process != reply.value("process", -1))
         continue;
       if (state.host != states[reply.value("rank", std::size_t{0})].host) continue;
-      state.what = describe_process(static_cast<char>(reply.value("state", 0)));
+      state.what = describe_process(static_cast<char>(reply.value("is", 0)));
       --asked;
     }
   }
+}
+
+std::optional<std::vector<RankState>> WatchdogPeers::end_together() {
+  // So many that one of them is left, most likely, and few enough for all to tell.
+  constexpr int most_witnesses = 4;
+  const int witnesses = std::min(most_witnesses, static_cast<int>(peers_.size()));
+  ended_[static_cast<std::size_t>(rank_)] = own_state();
+  const Json message{{"token", token_},
+                     {"kind", "ended"},
+                     {"rank", rank_},
+                     {"state", to_json(ended_[static_cast<std::size_t>(rank_)])}};
+  const auto tell = [&] {
+    for (int rank = 0; rank < witnesses; ++rank) {
+      if (rank != rank_) send_to(rank, message, *socket_);
+    }
+  };
+  const auto all_have = [&] {
+    return std::all_of(ended_.begin(), ended_.end(), [](const auto& one) { return one.answers; });
+  };
+  const auto serve_until = [&](Clock::time_point end, const auto& done) {
+    while (Clock::now() < end && !done()) {
+      pollfd ready{socket_->descriptor(), POLLIN, 0};
+      poll(&ready, 1, 10);
+      serve();
+    }
+  };
+  for (int time = 0; time < 3 && !all_have(); ++time) {
+    tell();
+    serve_until(Clock::now() + 100ms, all_have);
+  }
+  if (all_have()) return {};
+  const auto first =
+      std::find_if(ended_.begin(), ended_.end(), [](const auto& one) { return one.answers; });
+  if (rank_ >= witnesses || first->rank != rank_) {
+    // Who reports may ask what has become of a neighbour.
+    serve_until(Clock::now() + ask_again_after, [] { return false; });
+    return {};
+  }
+  std::vector<RankState> states = ended_;
+  explain_silence(states, Datagrams());
+  return states;
+}
+
+bool WatchdogPeers::has_left(int rank) const {
+  const Datagrams socket;
+  send_to(rank, {{"token", token_}, {"kind", "left"}, {"rank", rank_}}, socket);
+  const Clock::time_point begin = Clock::now();
+  while (Clock::now() - begin < 50ms) {
+    const std::optional<Datagrams::Received> received = socket.receive(10ms);
+    const Json reply = received ? parse(received->text) : Json();
+    if (!reply.is_null() && reply.contains("left")) return reply.value("left", false);
+  }
+  return false;
 }
 
 void WatchdogPeers::end_host() const {

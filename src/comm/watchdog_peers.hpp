@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <mutex>
@@ -32,16 +33,29 @@ class WatchdogPeers {
   /// Nothing that comes from others, or lacks here, makes it throw.
   bool serve() noexcept;
 
-  /// Why the states of all ranks are asked for. Of several ranks that do so for the same reason, a deadline or a signal,
-  /// the first one reports.
-  enum class Reason : std::uint8_t { call, deadline, signal };
+  /// Why the states of all ranks are asked for. Of several ranks that do so for the same reason, but a call, the first one
+  /// reports.
+  enum class Reason : std::uint8_t { call, deadline, signal, failure };
 
   /// The states of all ranks, or nothing where another rank reports. `serve`: this is the thread that answers others, and
   /// does so meanwhile.
   std::optional<std::vector<RankState>> collect(Reason reason, bool serve);
 
+  /// Where a signal that ends this process has come, 100 ms ago: tells that to the first ranks, of which each waits until all ranks have
+  /// told the same. The states of all where some have not within 300 ms, and this is the first of those that have; else
+  /// nothing. By the thread that answers others.
+  std::optional<std::vector<RankState>> end_together();
+
+  /// Whether one of the ranks has reported a deadline or a failure in the last 10 s.
+  bool was_reported() const;
+
   /// Tells the other ranks of this host to end.
   void end_host() const;
+
+  /// From now on this rank makes no call any more, as others hear that ask.
+  void leave() noexcept { left_ = Clock::now().time_since_epoch().count(); }
+  /// Whether another rank has left, 1.5 s ago or before. Waits 50 ms at most for its answer.
+  bool has_left(int rank) const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -62,12 +76,15 @@ class WatchdogPeers {
 
   const Peer& own() const noexcept { return peers_[static_cast<std::size_t>(rank_)]; }
   RankState own_state() const;
+  std::vector<RankState> silent_states() const;
   void send_to(int rank, const Json& message, const Datagrams& from) const;
   Json parse(const std::string& text) const;
   bool answer(const Datagrams::Received& received);
   void note_claim(const Claim& claim);
   bool has_heard_of_another(Reason reason) const;
   static std::chrono::milliseconds lasting(Reason reason);
+  static Json to_json(const RankState& state);
+  static void read_state(const Json& json, RankState& state);
   static Json to_json(const Claim& claim);
   static Claim to_claim(const Json& json);
   void explain_silence(std::vector<RankState>& states, const Datagrams& socket) const;
@@ -79,6 +96,8 @@ class WatchdogPeers {
   std::vector<Peer> peers_;
   mutable std::mutex mutex_;
   std::vector<Claim> claims_;
+  std::vector<RankState> ended_;      // what end_together() has heard
+  std::atomic<Clock::rep> left_ = 0;  // when this rank has; 0 as long as it has not
 };
 
 }  // namespace lockstep::comm

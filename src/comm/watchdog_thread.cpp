@@ -10,16 +10,19 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 
+#include "comm/place.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
 namespace {
 
-// What is added to the counter that the thread waits for: for its end, for each signal, and for each deadline.
+// What is added to the counter that the thread waits for: for its end, for each signal, for each deadline, and for what
+// ends the process.
 constexpr std::uint64_t wake_to_stop = 1, wake_to_report = 1 << 16,
-                        wake_to_end = std::uint64_t{1} << 32;
+                        wake_to_end = std::uint64_t{1} << 32, wake_to_fall = std::uint64_t{1} << 48;
 
 std::atomic<int> wake_descriptor = -1;
 
@@ -44,6 +47,29 @@ void print_to_stderr(std::string_view text) {
 // Held while it reports, so that it does not go meanwhile.
 std::mutex watchdog_mutex;
 WatchdogThread* current_watchdog = nullptr;
+
+std::string describe_fall(int rank, int signal, const std::vector<std::string>& stack) {
+  const std::int64_t steps = Place::now().steps;
+  const char* name = sigabbrev_np(signal);
+  std::string text =
+      fmt::format("{}{} is ended by SIG{} ({})\n{}", Place::describe(rank), steps > 0 ? "," : "",
+                  name == nullptr ? "?" : name, sigdescr_np(signal), describe_stack(stack));
+  text.pop_back();
+  return text;
+}
+
+// Of ranks to which SIGTERM has come, and others that have not said so.
+std::string describe_termination(const std::vector<RankState>& states) {
+  std::vector<const RankState*> gone;
+  for (const RankState& state : states) {
+    if (!state.answers && state.what != still_runs) gone.push_back(&state);
+  }
+  const std::string headline =
+      gone.empty() ? "SIGTERM has come to some of the ranks, and ends them:"
+                   : fmt::format("{} {} gone, and SIGTERM ends the others:", list_ranks(gone),
+                                 gone.size() == 1 ? "has" : "have");
+  return describe_ranks(headline, states);
+}
 
 int make_eventfd() {
   const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -72,6 +98,8 @@ WatchdogThread::WatchdogThread(const Communicator& ranks, const mpi::WatchdogOpt
     sigemptyset(&action.sa_mask);
     sigaction(options_.signal, &action, &before_);
   }
+  if (options_.fatal_signals) fatal_signals_.emplace(wake_, wake_to_fall);
+  MPI_Comm_group(ranks.handle(), &group_);
   const std::lock_guard lock(watchdog_mutex);
   current_watchdog = this;
 }
@@ -82,7 +110,21 @@ WatchdogThread::~WatchdogThread() {
     current_watchdog = nullptr;
   }
   if (options_.signal != 0) sigaction(options_.signal, &before_, nullptr);
+  fatal_signals_.reset();
   stop();
+  free_group();
+}
+
+void WatchdogThread::free_group() {
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (finalized == 0 && group_ != MPI_GROUP_NULL) MPI_Group_free(&group_);
+}
+
+void WatchdogThread::leave() {
+  expect_end();
+  peers_.leave();
+  free_group();
 }
 
 void WatchdogThread::stop() {
@@ -111,6 +153,7 @@ void WatchdogThread::run() {
     if (read(wake_, &value, sizeof value) == sizeof value) {
       if (value % wake_to_report != 0) return;
       if (value % wake_to_end != 0) report_on_signal();
+      if (value / wake_to_fall != 0) report_fall();
     }
     if (peers_.serve() && options_.grace.count() > 0) end_process("another rank of this host");
     if (milliseconds_to_end() == 0) end_process("its watchdog");
@@ -158,8 +201,66 @@ void WatchdogThread::report_deadline(const std::string& message) {
   print_to_stderr(describe_ranks(fmt::format("a deadline has passed: {}", message), *states));
 }
 
+void WatchdogThread::report_fall() {
+  const std::optional<FatalSignals::Fall> fall = fatal_signals_->take();
+  if (!fall) return;
+  // By then the others wait, if they are to.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  try {
+    if (fall->signal != SIGTERM) {
+      print_failure(describe_fall(peers_.rank(), fall->signal, fall->stack), true);
+    } else if (!expects_end_ && !peers_.was_reported()) {
+      if (const auto states = peers_.end_together()) print_to_stderr(describe_termination(*states));
+    }
+  } catch (const std::exception&) {
+    // It ends without a word.
+  }
+  fatal_signals_->end();
+}
+
+std::vector<RankState> WatchdogThread::others(std::vector<RankState> states) const {
+  states.erase(states.begin() + peers_.rank());
+  return states;
+}
+
+// Where the others are is said once.
+void WatchdogThread::print_failure(const std::string& headline, bool serve) {
+  std::optional<std::vector<RankState>> states;
+  if (!peers_.was_reported()) states = peers_.collect(WatchdogPeers::Reason::failure, serve);
+  print_to_stderr(describe_ranks(headline, states ? others(*states) : std::vector<RankState>()));
+}
+
+void WatchdogThread::report_failure(const std::string& message) {
+  print_failure(fmt::format("error on {}: {}", Place::describe(peers_.rank()), message), false);
+}
+
+bool WatchdogThread::has_left(MPI_Comm communicator, int rank) const {
+  if (group_ == MPI_GROUP_NULL) return false;
+  MPI_Group group = MPI_GROUP_NULL;
+  MPI_Comm_group(communicator, &group);
+  int place = MPI_UNDEFINED;
+  MPI_Group_translate_ranks(group, 1, &rank, group_, &place);
+  MPI_Group_free(&group);
+  return place != MPI_UNDEFINED && peers_.has_left(place);
+}
+
 std::string WatchdogThread::report(std::string_view headline) {
   return describe_ranks(headline, peers_.collect(WatchdogPeers::Reason::call, false).value());
+}
+
+void report_failure(int rank, const std::string& message) noexcept try {
+  const std::lock_guard lock(watchdog_mutex);
+  if (current_watchdog != nullptr) return current_watchdog->report_failure(message);
+  print_to_stderr(fmt::format("error on {}: {}\n", Place::describe(rank), message));
+} catch (const std::exception&) {
+  print_to_stderr(message);
+}
+
+bool has_left(MPI_Comm communicator, int rank) noexcept try {
+  const std::lock_guard lock(watchdog_mutex);
+  return current_watchdog != nullptr && current_watchdog->has_left(communicator, rank);
+} catch (const std::exception&) {
+  return false;
 }
 
 void report_deadline(const std::string& message) noexcept {

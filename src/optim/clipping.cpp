@@ -47,6 +47,12 @@ double magnitude(const Parameter& parameter, double p) {
                            [&]<class T>() { return magnitude<T>(parameter.grad(), p); });
 }
 
+std::optional<int> non_finite_rank(const Parameter& parameter) {
+  const autograd::VariableState& state = *autograd::VariableState::of(parameter);
+  if (!state.flags->reduced || state.parameter->owner == nullptr) return std::nullopt;
+  return state.parameter->owner->non_finite_rank();
+}
+
 double root(double magnitude, double p) {
   return std::isinf(p) ? magnitude : p == 2 ? std::sqrt(magnitude) : std::pow(magnitude, 1 / p);
 }
@@ -122,7 +128,10 @@ ClippingReport clip(const VisitParameters& parameters, const Clipping& clipping,
   parameters([&](const NamedParameter& named) {
     if (!has_gradient(named)) return;
     const double size = magnitude(named.parameter, p);
-    if (!std::isfinite(norm_of(size))) report.non_finite.push_back(named.name);
+    if (!std::isfinite(norm_of(size))) {
+      if (report.non_finite.empty()) report.non_finite_rank = non_finite_rank(named.parameter);
+      report.non_finite.push_back(named.name);
+    }
     if (size > largest) {
       largest = size;
       which_is_largest = named.parameter.identity();
@@ -160,9 +169,10 @@ bool check_finite(const Clipping& clipping, const ClippingReport& report) {
   if (report.non_finite.empty() || clipping.non_finite == NonFinite::ignore) return true;
   if (clipping.non_finite == NonFinite::skip) return false;
   const std::size_t others = report.non_finite.size() - 1;
-  throw StateError(fmt::format("the gradient of parameter '{}' is not finite{}",
-                               report.non_finite.front(),
-                               others == 0 ? "" : fmt::format(", nor are {} others", others)));
+  throw StateError(fmt::format(
+      "the gradient of parameter '{}' is not finite{}{}", report.non_finite.front(),
+      others == 0 ? "" : fmt::format(", nor are {} others", others),
+      report.non_finite_rank ? fmt::format(" (rank {})", *report.non_finite_rank) : ""));
 }
 
 ClippingReport clip_gradients(const std::vector<NamedParameter>& parameters,

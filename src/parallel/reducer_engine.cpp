@@ -5,12 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "comm/calls.hpp"
 #include "comm/place.hpp"
-#include "core/squares.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/timeline.hpp"
 #include "tensor/dispatch.hpp"
@@ -210,6 +208,7 @@ void GradientReducer::Engine::finish_round(std::exception_ptr failure) {
   check_round(failure);
   report_missing();
   find_scales();
+  find_non_finite();
   for (std::size_t i = 0; i < items_.size(); ++i) settle(i);
   if (stepper_ != nullptr) end_steps();
   measures_ = stepper_ == nullptr && (measures_ || noted(Note::asked_for_squares));
@@ -267,9 +266,7 @@ std::optional<double> GradientReducer::Engine::sum_squares(std::size_t index) {
   // A rank that is alone finds its sums where they are: to measure them would be the same pass.
   asked_for_squares_ = communicator_.size() > 1;
   if (!states_[index].measured) return std::nullopt;
-  const GradientRange& range = ranges_[index];
-  const auto* sums = reinterpret_cast<const double*>(reduction_->result() + range.squares);
-  return std::accumulate(sums, sums + squares_blocks(range.bytes), 0.0);
+  return measured_squares(index);
 }
 
 void GradientReducer::Engine::end_round() noexcept {

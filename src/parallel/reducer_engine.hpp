@@ -50,6 +50,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   }
   void abandon() noexcept override;
   std::optional<double> sum_squares(std::size_t index) override;
+  std::optional<int> non_finite_rank() const override { return non_finite_rank_; }
 
   /// Ends the round.
   void reduce() { finish_round(nullptr); }
@@ -207,6 +208,9 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::string describe_under_way() const;
   void report_missing();
   void find_scales();
+  double measured_squares(std::size_t index) const;
+  bool has_non_finite(std::size_t index) const;
+  void find_non_finite();
   void follow_frozen();
   void record_complete();
   void plan_steps();
@@ -248,8 +252,9 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::vector<ItemNote> agreed_;  // what the ranks of the last round noted of each item
   std::vector<double> scales_;    // of the means of items that some ranks have missed
   bool reported_missing_ = false;
-  bool asked_for_squares_ = false;  // on this rank
-  bool measures_ = false;           // since some rank was asked, on all of them alike
+  bool asked_for_squares_ = false;      // on this rank
+  bool measures_ = false;               // since some rank was asked, on all of them alike
+  std::optional<int> non_finite_rank_;  // of the last round
 
   comm::Parts parts_;
   std::optional<PartSums> sums_;

@@ -8,6 +8,7 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/adam.hpp"
 #include "lockstep/optim/sgd.hpp"
+#include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
@@ -38,7 +39,8 @@ std::string message_of_all(Function&& function) {
   return message;
 }
 
-void expect_parts(const std::string& message, const std::vector<std::string>& parts) {
+void expect_parts(const std::string& of_rank, const std::vector<std::string>& parts) {
+  const std::string message = testing::without_host(of_rank);
   for (const std::string& part : parts) {
     EXPECT_NE(message.find(part), std::string::npos) << "no '" << part << "' in: " << message;
   }

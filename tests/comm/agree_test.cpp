@@ -1,9 +1,12 @@
+#include <unistd.h>
+
 #include <stdexcept>
 #include <string>
 
 #include "lockstep/comm/communicator.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
@@ -20,7 +23,7 @@ std::string message_of(const Work& work) {
   } catch (const E& error) {
     EXPECT_EQ(typeid(error), typeid(E));
     EXPECT_TRUE(error.collective());
-    return error.what();
+    return testing::without_host(error.what());
   } catch (...) {
     ADD_FAILURE() << "another type: " << describe_current_exception().message;
     return {};
@@ -86,6 +89,30 @@ TEST(Agree, adds_no_second_rank_where_the_error_was_agreed_on_within) {
     });
   });
   EXPECT_EQ(message, "truncated (rank " + std::to_string(last) + ")");
+}
+
+TEST(Agree, names_the_host_where_there_are_several) {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  const int last = world().size() - 1;
+  std::string of_last = host;
+  world().broadcast(of_last, last);
+  for (const bool several : {false, true}) {
+    CommunicatorOptions options;
+    if (several) options.node = world().rank();
+    const Communicator ranks(world().handle(), options);
+    const bool names = ranks.placement().nodes.size() > 1;
+    const std::string expected =
+        "no file (rank " + std::to_string(last) + (names ? " on " + of_last : "") + ")";
+    try {
+      ranks.agree([&] {
+        if (ranks.rank() == last) throw DataError("no file");
+      });
+      ADD_FAILURE() << "no exception";
+    } catch (const DataError& error) {
+      EXPECT_EQ(error.what(), expected);
+    }
+  }
 }
 
 TEST(Agree, leaves_the_communicator_usable) {

@@ -12,10 +12,11 @@
 namespace lockstep::testing {
 
 struct MpiCounts {
-  int communicators = 0, requests = 0, windows = 0, keyvals = 0;  // made and not yet freed
-  int world_calls = 0;                                            // on MPI_COMM_WORLD itself
-  int watched_calls = 0;                                          // on watched_communicator
-  int messages = 0;                                               // sent
+  int communicators = 0, requests = 0, windows = 0, keyvals = 0,
+      groups = 0;         // made and not yet freed
+  int world_calls = 0;    // on MPI_COMM_WORLD itself
+  int watched_calls = 0;  // on watched_communicator
+  int messages = 0;       // sent
 
   friend bool operator==(const MpiCounts&, const MpiCounts&) = default;
 };
@@ -74,6 +75,14 @@ int MPI_Comm_split(MPI_Comm old, int colour, int key, MPI_Comm* part) {
 int MPI_Comm_split_type(MPI_Comm old, int type, int key, MPI_Info info, MPI_Comm* part) {
   using namespace lockstep::testing;
   return made(PMPI_Comm_split_type(seen(old), type, key, info, part), mpi_counts.communicators);
+}
+int MPI_Comm_group(MPI_Comm communicator, MPI_Group* group) {
+  using namespace lockstep::testing;
+  return made(PMPI_Comm_group(seen(communicator), group), mpi_counts.groups);
+}
+int MPI_Group_free(MPI_Group* group) {
+  using namespace lockstep::testing;
+  return freed(PMPI_Group_free(group), mpi_counts.groups);
 }
 int MPI_Comm_free(MPI_Comm* communicator) {
   using namespace lockstep::testing;

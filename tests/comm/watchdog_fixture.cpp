@@ -7,6 +7,8 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -21,6 +23,16 @@
   }
 }
 
+[[gnu::noinline]] void write_to_null() {
+  volatile int* const null = nullptr;
+  *null = 1;
+}
+
+[[gnu::noinline]] int recurse_for_ever(const volatile int* above) {
+  const volatile int own[1000] = {*above};
+  return *above == 0 ? recurse_for_ever(own) + own[1] : 0;
+}
+
 namespace {
 
 using namespace lockstep;
@@ -29,10 +41,22 @@ std::atomic<bool> abort_is_lost = false;
 
 const CommunicatorOptions two_seconds{.deadline = std::chrono::seconds(2)};
 
+void leave_by_handler(int) { _exit(7); }
+
 int wait_for_rank_1(const std::string& mode) {
   const Communicator ranks(MPI_COMM_WORLD, two_seconds);
   ranks.barrier();
   if (ranks.rank() == 1) {
+    if (mode == "segfaults") write_to_null();
+    if (mode == "aborts") std::abort();
+    if (mode == "overflows") {
+      const volatile int none = 0;
+      return recurse_for_ever(&none);
+    }
+    if (mode == "another thread segfaults") std::thread(write_to_null).join();
+    if (mode == "throws in a thread") {
+      std::thread([] { throw std::runtime_error("nobody catches this"); }).join();
+    }
     if (mode == "stops") raise(SIGSTOP);
     if (mode == "sleeps") std::this_thread::sleep_for(std::chrono::seconds(60));
     loop_in_code_of_its_own();
@@ -65,7 +89,8 @@ int meet_for_ever() {
 }
 
 // Until it is killed.
-int wait_for_signals() {
+int wait_for_signals(const std::string& mode) {
+  if (mode == "waits with a handler") std::signal(SIGTERM, leave_by_handler);
   const Communicator ranks(MPI_COMM_WORLD);
   ranks.barrier();
   std::printf("%d\n", getpid());
@@ -105,7 +130,7 @@ int go_on_after_a_deadline() {
 int run(const std::string& mode) {
   if (mode == "reduces") return reduce_without_rank_1();
   if (mode == "meets") return meet_for_ever();
-  if (mode == "waits") return wait_for_signals();
+  if (mode.starts_with("waits")) return wait_for_signals(mode);
   if (mode == "goes on") return go_on_after_a_deadline();
   abort_is_lost = mode == "is not aborted";
   return wait_for_rank_1(mode);

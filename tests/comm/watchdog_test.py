@@ -92,6 +92,56 @@ class Watchdog(unittest.TestCase):
         self.assertEqual(job.stderr.count("a deadline has passed"), 1, job.stderr)
         self.assertEqual(job.stdout.count("asked by rank"), 3)
 
+    def test_what_ends_a_rank_is_named_with_its_functions_and_where_the_others_are(self):
+        for mode, name, status, function in [
+                ("segfaults", r"SIGSEGV \(Segmentation fault\)", 139, r"write_to_null\(\)"),
+                ("another thread segfaults", r"SIGSEGV \(Segmentation fault\)", 139, r"write_to_null\(\)"),
+                ("overflows", r"SIGSEGV \(Segmentation fault\)", 139, "recurse_for_ever.*"),
+                ("throws in a thread", r"SIGABRT \(Aborted\)", 134, "abort"),
+                ("aborts", r"SIGABRT \(Aborted\)", 134, "abort")]:
+            with self.subTest(mode=mode):
+                job = run(mode)
+                self.assertEqual(job.returncode, status, job.stderr)
+                self.assertEqual(job.stderr.count(" is ended by "), 1, job.stderr)
+                self.assertRegex(job.stderr, rf"(?m)^rank 1 on \S+ is ended by {name}\n(      at .*\n)*      at {function}\n")
+                self.assertRegex(job.stderr, r"\n  ranks 0, 2 on \S+ wait for rank 1 to make call 2: barrier, since 0\.\d s\n")
+                self.assertNotIn("Process received signal", job.stderr)  # by Open MPI
+
+    def waiting(self, mode="waits"):
+        """A job that waits, and the processes of its three ranks."""
+        environment = os.environ.copy()
+        environment.pop("OMPI_MCA_odls_base_sigkill_timeout", None)  # as users have it
+        job = subprocess.Popen([LAUNCH, "-n", "3", PROGRAM, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env=environment)
+        self.addCleanup(job.communicate)
+        self.addCleanup(job.kill)
+        processes = [int(job.stdout.readline()) for _ in range(3)]
+        time.sleep(0.5)
+        return job, processes
+
+    def test_a_rank_that_is_killed_is_named_by_those_that_are_ended_for_it(self):
+        job, processes = self.waiting()
+        # The processes are in any order.
+        os.kill(processes[0], signal.SIGKILL)
+        errors = job.communicate(timeout=20)[1]
+        self.assertEqual(job.returncode, 137, errors)
+        gone = re.search(r"^rank (\d) has gone, and SIGTERM ends the others:$", errors, re.MULTILINE)
+        self.assertTrue(gone, errors)
+        self.assertRegex(errors, rf"(?m)^  rank {gone[1]} on \S+ does not answer: its process has ended$")
+        self.assertEqual(len(re.findall(r"(?m)^\S.*", errors)), 1, errors)
+
+    def test_where_all_are_ended_nothing_is_said(self):
+        job, _ = self.waiting()
+        job.terminate()
+        self.assertEqual(job.communicate(timeout=20)[1], "")
+        self.assertNotEqual(job.returncode, 0)
+
+    def test_a_handler_of_the_program_decides_what_becomes_of_sigterm(self):
+        job, _ = self.waiting("waits with a handler")
+        job.terminate()
+        self.assertEqual(job.communicate(timeout=20)[1], "")
+        self.assertEqual(job.returncode, 7)
+
     def signalled(self, number, to, before=lambda processes: None, **variables):
         """What a job prints that waits, and is sent a signal: all of its ranks, or one. After something else."""
         job = subprocess.Popen([LAUNCH, "-n", "3", PROGRAM, "waits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -158,12 +208,14 @@ class Watchdog(unittest.TestCase):
         self.assertNotIn("a deadline has passed", job.stderr)
         self.assertIn("rank 1 to make call 2: barrier", job.stderr)
 
-    def test_a_signal_that_there_is_not_is_refused(self):
-        only_on_1 = 'test "${OMPI_COMM_WORLD_RANK-$PMI_RANK}" != 1 || export LOCKSTEP_REPORT_SIGNAL=USR9; exec "$@"'
-        job = subprocess.run([LAUNCH, "-n", "3", "sh", "-c", only_on_1, "sh", PROGRAM, "loops"], capture_output=True,
-                             text=True, timeout=60)
-        self.assertEqual((job.returncode, job.stderr),
-                         (1, "error: LOCKSTEP_REPORT_SIGNAL: expected a signal such as USR2, found 'USR9' (rank 1)\n"))
+    def test_variables_that_cannot_be_used_are_refused_in_a_line(self):
+        for variable, message in [("LOCKSTEP_REPORT_SIGNAL=USR9", "a signal such as USR2, found 'USR9'"),
+                                  ("LOCKSTEP_DEADLINE=soon", "a number of seconds, found 'soon'")]:
+            only_on_1 = f'test "${{OMPI_COMM_WORLD_RANK-$PMI_RANK}}" != 1 || export {variable}; exec "$@"'
+            job = subprocess.run([LAUNCH, "-n", "3", "sh", "-c", only_on_1, "sh", PROGRAM, "loops"], capture_output=True,
+                                 text=True, timeout=60)
+            self.assertEqual((job.returncode, job.stderr),
+                             (1, f"error: {variable.partition('=')[0]}: expected {message} (rank 1)\n"))
 
 
 report.main()

@@ -111,7 +111,7 @@ class Variants(Example):
         self.assertIsNone(self.variant(*overflow, "--non-finite", "ignore")[0]["loss"])
         job = self.run_on(2, *overflow, "--non-finite", "error")
         self.assertEqual(job.returncode, 1)
-        self.assertRegex(job.stderr, r"\Aerror: [^\n]+ is not finite[^\n]+\n\Z")
+        self.assertRegex(job.stderr, r"\Aerror after \d+ steps: [^\n]+ is not finite[^\n]+\n\Z")
 
     def test_the_loss_scale_backs_off_and_resumes(self):
         records = self.check_resume("--loss-scale", "--optimizer", "sgd", "--lr", 1e30)

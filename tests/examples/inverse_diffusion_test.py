@@ -123,7 +123,7 @@ class Example(unittest.TestCase):
     def test_a_solver_that_fails_on_one_rank_ends_all(self):
         # The ranks without experiments solve nothing.
         output = self.run_example(3, "--optimizer", "adam", "--lr", 1e6, "--experiments", 1, status=1)
-        self.assertEqual(output.splitlines()[-1], "error: conjugate gradients do not converge: the conductivity is "
+        self.assertEqual(output.splitlines()[-1], "error after 1 step: conjugate gradients do not converge: the conductivity is "
                          "too uneven, or not finite (rank 2)")
 
     def test_another_problem_does_not_go_on_with_a_run(self):

@@ -3,7 +3,10 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <optional>
 
 #include "comm/placements.hpp"
@@ -21,6 +24,11 @@ namespace {
 using testing::arrangements;
 using testing::world;
 
+std::ptrdiff_t open_files() {
+  const std::filesystem::directory_iterator files("/proc/self/fd");
+  return std::distance(begin(files), end(files));
+}
+
 std::int64_t resident_bytes() {
   std::int64_t total = 0, resident = 0;
   std::ifstream("/proc/self/statm") >> total >> resident;
@@ -32,7 +40,8 @@ TEST(Soak, tens_of_thousands_of_steps_take_no_memory) {
 #if defined(__SANITIZE_ADDRESS__)
   int steps = 2000;
 #else
-  int steps = world().size() > 2 ? 20000 : 100000;
+  const char* const asked = std::getenv("LOCKSTEP_SOAK_STEPS");
+  int steps = asked != nullptr ? std::atoi(asked) : world().size() > 2 ? 20000 : 100000;
 #endif
   constexpr std::int64_t most_growth = std::int64_t{1} << 20;
   for (const auto& arrangement : arrangements()) {
@@ -44,6 +53,7 @@ TEST(Soak, tens_of_thousands_of_steps_take_no_memory) {
     const GradientReducer reducer({a, b, c}, ranks, {.bucket_bytes = 100});
     NamedOptimizer optimizer({a, b, c}, optim::SGD({.lr = 1e-6, .momentum = 0.9}));
     std::int64_t before = 0;
+    const std::ptrdiff_t files = open_files();
     for (int step = 0; step < steps; ++step) {
       if (step == steps / 10) before = resident_bytes();
       optimizer.zero_grad();
@@ -61,6 +71,7 @@ TEST(Soak, tens_of_thousands_of_steps_take_no_memory) {
     static_cast<void>(before);
     static_cast<void>(most_growth);
 #endif
+    EXPECT_EQ(open_files(), files) << arrangement.name;
     // Replicas have not drifted apart.
     Tensor first = b.value().clone();
     ranks.broadcast(first.span<float>());

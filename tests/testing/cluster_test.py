@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 import uuid
@@ -124,17 +125,22 @@ class Hosts(unittest.TestCase):
         command = [CLUSTER, "run", "-H", "2", *arguments, "--", "sh", "-c", f"{script}; :", self.token]
         with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as job:
+            # It may hang, where mpirun does not reach a host.
+            guard = threading.Timer(60, job.kill)
+            guard.start()
             try:
                 lines = []
                 while lines.count("started\n") < 2 and "" not in lines:
                     lines.append(job.stdout.readline())
-                self.assertNotIn("", lines)
+                guard.cancel()
+                self.assertNotIn("", lines, "" if job.poll() is None else job.stderr.read())
                 names = list(processes(self.token).values())
                 self.assertIn(MPIRUN, names)
                 # A daemon of MPICH ends with the ranks of its host.
                 self.assertIn(names.count(DAEMON), (1, 2) if MPICH else (2,))
                 yield job
             finally:
+                guard.cancel()
                 job.kill()
 
     @staticmethod

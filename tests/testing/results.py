@@ -45,9 +45,17 @@ def descriptions(sources):
             yield f"{source.parent.name}/{source.name}: {suite}.{name}"
 
 
+def sources_of(target):
+    """Those that the project has, which a unity build includes in files that it makes."""
+    for group in target["target_sources"]:
+        yield from group["sources"]
+        for unit in filter(pathlib.Path.exists, map(pathlib.Path, group["generated_sources"])):
+            if "-unity" in unit.name:
+                yield from re.findall(r'^#include *[<"](.+)[>"]$', unit.read_text(), re.MULTILINE)
+
+
 def names(build, *words):
-    sources = {target["id"]: [file for group in target["target_sources"] for file in group["sources"]]
-               for target in introspect(build, "--targets")}
+    sources = {target["id"]: list(sources_of(target)) for target in introspect(build, "--targets")}
     for test in introspect(build, "--tests"):
         known = [test["name"]]
         known += descriptions(file for target in test["depends"] for file in sources.get(target, [])

@@ -62,6 +62,9 @@ class GradientOwner {
   /// measured that: the same to the bit as if it were computed from the numbers. Who asks once will
   /// ask again, so an owner may begin to measure then.
   virtual std::optional<double> sum_squares(std::size_t /*index*/) { return std::nullopt; }
+  /// Where the gradients that it has reduced last are not all finite: the lowest rank that came with one that was not, if
+  /// it has looked for that.
+  virtual std::optional<int> non_finite_rank() const { return std::nullopt; }
 
  private:
   std::shared_ptr<GradientTable> table_;

@@ -40,6 +40,8 @@ struct ClippingReport {
   /// Parameters with a gradient that is not finite, or the one with the largest where only the norm
   /// of all overflows; with them, nothing was clipped unless they are ignored.
   std::vector<std::string> non_finite = {};
+  /// The lowest rank whose own gradient was not finite before these were reduced, where the reducer has measured them.
+  std::optional<int> non_finite_rank = std::nullopt;
 };
 
 /// Clips the gradients of those parameters that have one and require one, in place. A gradient
