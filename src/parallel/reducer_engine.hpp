@@ -137,6 +137,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
     bool planned = true;        // it is in a bucket
     bool measured = false;      // when it was last reduced
     double reached_weight = 0;  // of the parts that have one
+    double squares = 0;         // where it is measured
   };
 
   // Steps what comes of a bucket.
@@ -208,7 +209,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
   std::string describe_under_way() const;
   void report_missing();
   void find_scales();
-  double measured_squares(std::size_t index) const;
+  double sum_measured(std::size_t index) const;
   bool has_non_finite(std::size_t index) const;
   void find_non_finite();
   void follow_frozen();

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 
 #include "core/squares.hpp"
 #include "parallel/reducer_engine.hpp"
@@ -9,7 +10,7 @@
 
 namespace lockstep {
 
-double GradientReducer::Engine::measured_squares(std::size_t index) const {
+double GradientReducer::Engine::sum_measured(std::size_t index) const {
   const GradientRange& range = ranges_[index];
   const auto* sums = reinterpret_cast<const double*>(reduction_->result() + range.squares);
   return std::accumulate(sums, sums + squares_blocks(range.bytes), 0.0);
@@ -29,21 +30,21 @@ bool GradientReducer::Engine::has_non_finite(std::size_t index) const {
   });
 }
 
-// All ranks see the same sums, and so come to this together.
+// Keeps the sums, which clipping asks for. All ranks see the same, and so come to the same end.
 void GradientReducer::Engine::find_non_finite() {
   non_finite_rank_.reset();
-  if (!measures_ || ring_) return;
-  const auto is_non_finite = [this](std::size_t i) {
-    return agreed_[i].reached != 0 && !std::isfinite(measured_squares(i));
-  };
+  if (!measures_) return;
+  std::optional<std::size_t> first;
   for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (!is_non_finite(i)) continue;
-    const std::int64_t none = communicator_.size();
-    std::int64_t rank = has_non_finite(i) ? communicator_.rank() : none;
-    rank = callers_.all_reduce(rank, ReduceOp::min);
-    if (rank != none) non_finite_rank_ = static_cast<int>(rank);
-    return;
+    if (agreed_[i].reached == 0) continue;
+    states_[i].squares = sum_measured(i);
+    if (!first && !std::isfinite(states_[i].squares)) first = i;
   }
+  if (!first || ring_) return;
+  const std::int64_t none = communicator_.size();
+  std::int64_t rank = has_non_finite(*first) ? communicator_.rank() : none;
+  rank = callers_.all_reduce(rank, ReduceOp::min);
+  if (rank != none) non_finite_rank_ = static_cast<int>(rank);
 }
 
 }  // namespace lockstep

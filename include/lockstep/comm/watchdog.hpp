@@ -35,8 +35,8 @@ struct WatchdogOptions {
 /// others before the DeadlineError is thrown, and prints one report on stderr; of several such ranks, the first does.
 ///
 /// An Environment that began MPI has one, with a grace of 5 s, the signal that LOCKSTEP_REPORT_SIGNAL names, and those fatal
-/// signals for which the program had no handler before, unless LOCKSTEP_WATCHDOG is 0. Where the host began MPI, it can make one. One a process: it has the handlers of `signal` and of
-/// SIGRTMIN + 1 until it goes.
+/// signals for which the program had no handler before, unless LOCKSTEP_WATCHDOG is 0. Where the host began MPI, it can make
+/// one. One a process: it has the handlers of `signal` and of SIGRTMIN + 1 until it goes.
 class Watchdog {
  public:
   /// The thread that makes it is the one whose functions are reported. Collective; StateError where a process has one

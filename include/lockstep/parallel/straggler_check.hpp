@@ -39,7 +39,7 @@ struct Straggler {
 ///
 /// With w the seconds that a rank has waited since the last check, and W the mean of those of the others, they have waited
 /// W − w for it: they would have waited as long as it does, were it as fast. That is `share` of W, and `lost` of the time. A
-/// rank that is slow now and then is found as well. A check costs an all-reduce of two numbers for each rank.
+/// rank that is slow now and then is found as well. A check costs an all-reduce of a number for each rank, and a few small ones.
 class StragglerCheck {
  public:
   /// Collective over the ranks of the reducer, which must outlive it. OptionError on all where options are out of range or
