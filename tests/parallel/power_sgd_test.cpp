@@ -135,8 +135,9 @@ TEST(PowerSgd, sends_a_matrix_of_lower_rank_than_its_own) {
     const Tensor gradient = with_scales({1}, 2 * i, {30, 20});
     EXPECT_LT(relative_error(nodes.reduce({gradient}, {1}), gradient), 5e-6);
   }
+  // What is drawn for the three more columns says how far rounding is magnified.
   const Tensor gradient = with_scales({1, 1, 1, 1}, 30, {30, 20});
-  EXPECT_LT(relative_error(nodes.reduce({gradient}, {1}), gradient), 1e-5);
+  EXPECT_LT(relative_error(nodes.reduce({gradient}, {1}), gradient), 1e-4);
 }
 
 TEST(PowerSgd, goes_on_after_gradients_of_zeros) {
