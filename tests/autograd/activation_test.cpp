@@ -3,8 +3,8 @@
 #include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
-#include "testing/gradient_check.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/gradient_check.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

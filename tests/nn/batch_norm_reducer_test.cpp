@@ -8,8 +8,8 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/batch_norm.hpp"
 #include "lockstep/nn/layers.hpp"
-#include "testing/gradient_check.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/gradient_check.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

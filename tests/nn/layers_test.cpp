@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
-#include "testing/gradient_check.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/gradient_check.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

@@ -9,8 +9,8 @@
 #include "lockstep/optim/combined_optimizer.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
-#include "optim/small_parameters.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "optim/small_parameters.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

@@ -10,8 +10,8 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
-#include "optim/small_parameters.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "optim/small_parameters.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

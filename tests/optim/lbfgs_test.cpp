@@ -16,8 +16,8 @@
 #include "lockstep/optim/step_in_backward.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "optim/small_parameters.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "optim/small_parameters.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3);

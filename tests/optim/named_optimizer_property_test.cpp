@@ -11,9 +11,9 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "optim/all_rules.hpp"
 #include "optim/small_parameters.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2);
 

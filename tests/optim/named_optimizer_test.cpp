@@ -15,9 +15,9 @@
 #include "lockstep/optim/adam.hpp"
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "optim/dummy_model.hpp"
 #include "optim/plain_optimizers.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 4);

@@ -7,9 +7,9 @@
 #include "lockstep/core/log.hpp"
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "optim/dummy_model.hpp"
 #include "optim/small_parameters.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "lockstep/optim/named_optimizer.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "optim/default_rules.hpp"
 #include "optim/small_parameters.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "parallel/simulated_nodes.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/simulated_nodes.hpp"
 
 namespace lockstep::testing {
 

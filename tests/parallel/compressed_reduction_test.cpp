@@ -12,9 +12,9 @@
 #include "lockstep/core/error.hpp"
 #include "lockstep/optim/clipping.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "parallel/compressed_nodes.hpp"
 #include "tensor/dispatch.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

@@ -11,8 +11,8 @@
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
-#include "parallel/compressed_nodes.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/compressed_nodes.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "checkpoint/allocation_counter.hpp"
-#include "parallel/simulated_nodes.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/simulated_nodes.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

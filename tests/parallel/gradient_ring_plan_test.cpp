@@ -4,8 +4,8 @@
 #include <random>
 #include <vector>
 
-#include "parallel/gradient_ring.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/gradient_ring.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

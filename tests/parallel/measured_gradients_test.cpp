@@ -24,10 +24,10 @@
 #include "lockstep/optim/step_in_backward.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/tensor/random.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "parallel/batches.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

@@ -10,8 +10,8 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/parallel/compression.hpp"
-#include "parallel/simulated_nodes.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/simulated_nodes.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

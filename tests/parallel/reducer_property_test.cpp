@@ -14,8 +14,8 @@
 #include "comm/placements.hpp"
 #include "lockstep/core/part_begin.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
-#include "parallel/drawn_gradients.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/drawn_gradients.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

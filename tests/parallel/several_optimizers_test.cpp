@@ -14,8 +14,8 @@
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/optim/step_in_backward.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
-#include "parallel/batches.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/batches.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

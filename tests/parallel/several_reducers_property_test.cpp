@@ -18,9 +18,9 @@
 
 #include "comm/placements.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "parallel/drawn_gradients.hpp"
 #include "parallel/rank_groups.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

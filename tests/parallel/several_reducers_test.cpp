@@ -17,8 +17,8 @@
 #include "lockstep/optim/named_optimizer.hpp"
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
-#include "parallel/batches.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/batches.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

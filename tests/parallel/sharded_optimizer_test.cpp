@@ -19,11 +19,11 @@
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/join.hpp"
 #include "lockstep/parallel/step_in_reduction.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "optim/all_rules.hpp"
 #include "parallel/batches.hpp"
 #include "parallel/rank_groups.hpp"
 #include "parallel/sharded_pair.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 

@@ -11,8 +11,8 @@
 #include "lockstep/optim/sgd.hpp"
 #include "lockstep/parallel/data_parallel.hpp"
 #include "lockstep/parallel/join.hpp"
-#include "parallel/batches.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/batches.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);

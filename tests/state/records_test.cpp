@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "lockstep/core/error.hpp"
-#include "state/drawn_state.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "state/drawn_state.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

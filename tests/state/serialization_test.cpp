@@ -13,8 +13,8 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/tensor/random.hpp"
-#include "state/drawn_state.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "state/drawn_state.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);

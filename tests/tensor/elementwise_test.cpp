@@ -4,9 +4,9 @@
 #include <limits>
 #include <vector>
 
+#include "lockstep/testing/mpi_test.hpp"
 #include "tensor/kernel_fixture.hpp"
 #include "tensor/kernels.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "lockstep/tensor/random.hpp"
+#include "lockstep/testing/mpi_test.hpp"
 #include "tensor/convolution.hpp"
 #include "tensor/pooling.hpp"
-#include "lockstep/testing/mpi_test.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "lockstep/tensor/tensor.hpp"
-#include "tensor/kernel_fixture.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "tensor/kernel_fixture.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

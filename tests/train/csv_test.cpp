@@ -8,8 +8,8 @@
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
-#include "lockstep/train/metrics.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "lockstep/train/metrics.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 

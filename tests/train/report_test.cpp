@@ -11,8 +11,8 @@
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
-#include "lockstep/train/metrics.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "lockstep/train/metrics.hpp"
 #include "train/report_page.hpp"
 #include "train/run_metrics.hpp"
 

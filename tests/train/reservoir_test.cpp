@@ -11,8 +11,8 @@
 
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"
-#include "parallel/rank_groups.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "parallel/rank_groups.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
