@@ -5,8 +5,6 @@ module checkpoint_tests
   use check
   implicit none
 
-  character(*), parameter :: folder = 'checkpoint_test_run'
-
 contains
 
   subroutine remove(path)
@@ -176,6 +174,8 @@ contains
     integer(int64) :: latest
     integer :: step, best
     logical :: saved, stop_requested
+    character(:), allocatable :: folder
+    folder = own_path('folder_test')
     call remove(folder)
     steps = 0
     call items%create()
