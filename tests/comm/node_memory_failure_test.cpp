@@ -145,14 +145,16 @@ TEST(NodeMemoryFailure, a_rank_for_which_no_pages_are_left) {
 }
 
 TEST(NodeMemoryFailure, a_rank_that_cannot_map_it) {
-  // The values and the result are twice this; a node has more than that.
-  constexpr std::size_t bytes = std::size_t{8} << 20;
-  for_each_culprit([](const Communicator& ranks, int culprit) {
+  // What the ranks of a node share has values of each and the result, and ordinary memory one of both. The limit
+  // is in between, far from what else a process may map or unmap meanwhile.
+  constexpr std::size_t shared = std::size_t{60} << 20;
+  const std::size_t bytes = shared / static_cast<std::size_t>(world().size() + 1);
+  for_each_culprit([&](const Communicator& ranks, int culprit) {
     if (world().size() == 1 || ranks.placement().nodes.size() > 1)
       return;  // touching it takes time
     expect_ordinary_memory(
-        ranks, culprit, bytes / sizeof(float), "(mmap: Cannot allocate memory", [] {
-          return std::make_unique<Limit>(RLIMIT_AS, testing::address_space() + bytes * 5 / 2);
+        ranks, culprit, bytes / sizeof(float), "(mmap: Cannot allocate memory", [&] {
+          return std::make_unique<Limit>(RLIMIT_AS, testing::address_space() + shared / 2 + bytes);
         });
   });
 }
