@@ -123,8 +123,8 @@ void CodecExchange::send_round(Group& group) {
                    codec.encode(group.round, weight, {outgoing + offset, bytes});
                  });
   }
-  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    if (node == lanes_.own_node()) continue;
+  for (std::size_t distance = 1; distance < lanes_.nodes(); ++distance) {
+    const std::size_t node = lanes_.node_after(distance);
     std::byte* const incoming = group.messages.incoming(node, size);
     const int rank = lanes_.owner(node, group.lane),
               tag_of_round = round_tag(group.lane, group.round);

@@ -23,6 +23,9 @@ class Lanes {
 
   std::size_t nodes() const noexcept { return nodes_.size(); }
   std::size_t own_node() const noexcept { return own_node_; }
+  /// The node that comes so many after this rank's; after the last one comes the first. Who sends to the next one
+  /// first does not send to the same node as all others.
+  std::size_t node_after(std::size_t distance) const { return (own_node_ + distance) % nodes(); }
   std::size_t count() const noexcept { return count_; }
   /// Those of this rank are [first(), last()).
   std::size_t first() const noexcept { return first_; }

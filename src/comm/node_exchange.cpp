@@ -18,29 +18,25 @@ constexpr int tag(std::size_t lane, int phase) {
   return failure_tag + 1 + 2 * static_cast<int>(lane) + phase;
 }
 
-// Lines of the first chunk, which all ranks exchange with all others, where there are more than two.
-constexpr std::size_t shortest_chunk = 64;
-// So that a chunk has lines, wherever it may be cut.
-static_assert(shortest_chunk >= block_lines &&
-              longest_message_lines / SumOrder::max_depth >= block_lines);
+// Of a lane that all exchange with all, and of a part.
+constexpr std::size_t few_lines = 64;
 
-// Messages that are under way at a time: enough for what a link carries between two looks at it.
-constexpr std::size_t slots_for(std::size_t nodes) {
-  return std::clamp<std::size_t>(32 / (nodes - 1), 4, 32);
+// Messages to a rank, or from it, that are under way at a time: enough for what a link carries between
+// two looks at it.
+constexpr std::size_t most_messages = 32;
+constexpr std::size_t least_rounds = 4;
+
+std::size_t rounds_for(std::size_t nodes) {
+  return nodes == 2 ? most_messages : std::max(most_messages / nodes, least_rounds);
 }
 
-// Lines of the chunks after the first.
-std::size_t chunk_lines(std::size_t lines, std::size_t nodes, std::size_t longest) {
-  if (nodes == 2) return longest;
-  return std::clamp((lines + nodes - 1) / nodes, std::min(shortest_chunk, longest), longest);
+// Lines that a message has the sums of. With many nodes these are fewer, so that what is under way does not
+// become more. There are always some, wherever the lines may be cut.
+std::size_t longest_part(std::size_t nodes, std::size_t outputs) {
+  static_assert(longest_message_lines / SumOrder::max_depth >= block_lines);
+  constexpr std::size_t most_lines = longest_message_lines * most_messages / least_rounds;
+  return std::max(std::min(most_lines / nodes, longest_message_lines) / outputs, block_lines);
 }
-
-std::size_t first_chunk_lines(std::size_t lines, std::size_t nodes, std::size_t longest) {
-  return std::min({lines, longest, nodes == 2 ? longest : shortest_chunk});
-}
-
-// For sums of f16 and bf16, which travel as f32.
-constexpr std::size_t buffer_bytes = (1 + 2 * longest_message_lines) * line_bytes;
 
 }  // namespace
 
@@ -51,50 +47,42 @@ NodeExchange::NodeExchange(NodeReduction& node, NodeSums& sums, MPI_Comm communi
       sums_(sums),
       communicator_(communicator),
       lanes_(lanes),
-      longest_chunk_(longest_message_lines / sums.most_outputs()),
+      longest_part_(longest_part(lanes.nodes(), sums.most_outputs())),
+      // Sums of f16 and bf16 travel as f32.
+      buffer_bytes_((1 + 2 * longest_part_ * sums.most_outputs()) * line_bytes),
       result_(result),
       next_lane_(lanes.first()) {
-  // Each slot has buffers, so there are no more than all that can be under way need.
+  // Each round has buffers, so there are no more than all that can be under way need.
   const std::size_t nodes = lanes_.nodes();
   const std::size_t lane_lines = most_lines / lanes_.count() + 1;
-  const std::size_t chunks = 2 + lane_lines / chunk_lines(lane_lines, nodes, longest_chunk_);
-  const std::size_t slots =
-      std::min(slots_for(nodes), capacity * chunks * (lanes_.last() - lanes_.first()));
-  for (std::size_t i = 0; i < slots; ++i) slots_.emplace_back(communicator, nodes);
+  const std::size_t of_lane = 2 + lane_lines / (longest_part_ * (nodes == 2 ? 1 : nodes));
+  const std::size_t rounds =
+      std::min(rounds_for(nodes), capacity * of_lane * (lanes_.last() - lanes_.first()));
+  for (std::size_t i = 0; i < rounds; ++i) rounds_.emplace_back(communicator, nodes);
 }
 
 NodeExchange::~NodeExchange() {
   if (abandon(failure_sends_)) static_cast<void>(new std::vector<char>(std::move(failure_)));
 }
 
-void NodeExchange::send(Slot& slot, std::size_t bytes, std::size_t node, int phase) {
-  slot.messages.send(slot.messages.outgoing(bytes), bytes, lanes_.owner(node, slot.lane),
-                     tag(slot.lane, phase));
-}
-
-void NodeExchange::receive(Slot& slot, std::size_t node, int phase) {
-  slot.messages.receive(slot.messages.incoming(node, buffer_bytes), buffer_bytes,
-                        lanes_.owner(node, slot.lane), tag(slot.lane, phase));
-}
-
 void NodeExchange::advance() {
-  while (issued_ - concluded_ < slots_.size() && fill(slot(issued_))) {
-    issue(slot(issued_));
+  while (issued_ - concluded_ < rounds_.size() && fill(round(issued_))) {
+    issue(round(issued_));
     ++issued_;
   }
-  while (concluded_ < issued_ && conclude(slot(concluded_))) {
-    if (slot(concluded_++).last) ++finished_;
+  while (combined_ < issued_ && combine(round(combined_))) ++combined_;
+  while (concluded_ < combined_ && finish(round(concluded_))) {
+    if (round(concluded_++).last) ++finished_;
   }
 }
 
-// Finds the next chunk of this rank; false where it has to wait for one.
-bool NodeExchange::fill(Slot& slot) {
+// Finds the next round of this rank; false where it has to wait for one.
+bool NodeExchange::fill(Round& round) {
   if (next_sequence_ > node_.started() || !node_.ready(next_sequence_)) return false;
   const Job& job = node_.job(next_sequence_);
   const std::size_t lines = job.sink == nullptr ? node_.lines(next_sequence_) : 0;
-  const std::span<const Measured> measured = job.measured;
   const auto of_lane = [&](std::size_t lane) {
-    return share_of(measured, lines, lane, lanes_.count());
+    return share_of(job.measured, lines, lane, lanes_.count());
   };
   const auto skip_empty_lanes = [&] {
     while (next_lane_ < lanes_.last() && of_lane(next_lane_).begin == of_lane(next_lane_).end) {
@@ -102,113 +90,156 @@ bool NodeExchange::fill(Slot& slot) {
     }
   };
   skip_empty_lanes();
-  slot.sequence = next_sequence_;
-  slot.lane = next_lane_;
-  slot.chunk = next_chunk_;
-  slot.concluded = false;
-  slot.lines = {0, 0};
+  round.sequence = next_sequence_;
+  round.lane = next_lane_;
+  round.number = next_round_;
+  round.lines = {0, 0};
+  round.direct = true;
   if (next_lane_ < lanes_.last()) {
     const LineRange lane = of_lane(next_lane_);
-    const std::size_t first =
-        first_chunk_lines(lane.end - lane.begin, lanes_.nodes(), longest_chunk_);
-    const std::size_t longest = chunk_lines(lane.end - lane.begin, lanes_.nodes(), longest_chunk_);
-    slot.lines.begin = next_chunk_ == 0 ? lane.begin : next_line_;
-    slot.lines.end =
-        cut_at(measured, slot.lines.begin + (next_chunk_ == 0 ? first : longest), lane.end);
-    next_line_ = slot.lines.end;
-    ++next_chunk_;
-    if (slot.lines.end == lane.end) {
-      next_chunk_ = 0;
+    cut(round, lane);
+    next_line_ = round.lines.end;
+    ++next_round_;
+    if (round.lines.end == lane.end) {
+      next_round_ = 0;
       ++next_lane_;
       skip_empty_lanes();
     }
   }
-  slot.last = next_lane_ >= lanes_.last();
-  if (slot.last) {
+  round.last = next_lane_ >= lanes_.last();
+  if (round.last) {
     ++next_sequence_;
     next_lane_ = lanes_.first();
   }
-  const std::size_t combiner = slot.chunk % lanes_.nodes();
-  slot.way = slot.chunk == 0 || lanes_.nodes() == 2 ? Way::direct
-             : combiner == lanes_.own_node()        ? Way::combines
-                                                    : Way::receives;
   return true;
 }
 
-// Combines the chunk on this node, and sends it on its way.
-void NodeExchange::issue(Slot& slot) {
-  if (slot.lines.begin == slot.lines.end) return;
-  const std::size_t combiner = slot.chunk % lanes_.nodes();
+// Finds the lines of a round, and the parts of the nodes.
+void NodeExchange::cut(Round& round, LineRange lane) {
+  const std::span<const Measured> measured = node_.job(round.sequence).measured;
+  const std::size_t begin = round.number == 0 ? lane.begin : next_line_;
+  round.direct = lanes_.nodes() == 2 || lane.end - lane.begin <= few_lines;
+  if (round.direct) {
+    round.lines = {begin, cut_at(measured, begin + longest_part_, lane.end)};
+    return;
+  }
+  // A part ends before the line where it would be longest, by less than a block.
+  const std::size_t each = (lane.end - begin + lanes_.nodes() - 1) / lanes_.nodes() +
+                           (measured.empty() ? 0 : block_lines - 1);
+  round.cuts[0] = begin;
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    if (node == lanes_.own_node() || slot.way == Way::receives) continue;
-    receive(slot, node, 0);
+    const std::size_t longest = std::min(std::max(each, few_lines), longest_part_);
+    round.cuts[node + 1] = cut_at(measured, round.cuts[node] + longest, lane.end);
   }
-  if (slot.way == Way::receives) receive(slot, combiner, 1);
+  round.lines = {begin, round.cuts.back()};
+}
 
-  add_header(slot, node_.weight(slot.sequence));
-  std::byte* const message = slot.messages.outgoing(buffer_bytes);
-  std::byte* end = message + line_bytes;
-  for_lines(node_.job(slot.sequence).pieces, slot.lines,
-            [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-              end = sums_.write(lanes_.own_node(), slot.sequence, piece, offset, bytes, end);
-            });
-  const auto size = static_cast<std::size_t>(end - message);
-  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    const bool to = slot.way == Way::direct || (slot.way == Way::receives && node == combiner);
-    if (node != lanes_.own_node() && to) send(slot, size, node, 0);
+// Sends the sums of this node on their way.
+void NodeExchange::issue(Round& round) {
+  if (round.lines.begin == round.lines.end) return;
+  for (std::size_t distance = 1; distance < lanes_.nodes(); ++distance) {
+    const std::size_t node = lanes_.node_after(distance);
+    const int owner = lanes_.owner(node, round.lane);
+    if (round.has_part(lanes_.own_node())) {
+      round.sums.receive(round.sums.incoming(node, buffer_bytes_), buffer_bytes_, owner,
+                         tag(round.lane, 0));
+    }
+    if (!round.direct && round.has_part(node)) {
+      round.results.receive(round.results.incoming(node, buffer_bytes_), buffer_bytes_, owner,
+                            tag(round.lane, 1));
+    }
+  }
+  const std::size_t own_bytes = write_sums(round, lanes_.own_node(), 0);
+  for (std::size_t distance = 1; distance < lanes_.nodes(); ++distance) {
+    const std::size_t node = lanes_.node_after(distance);
+    if (!round.has_part(node)) continue;
+    const std::size_t bytes = round.direct ? own_bytes : write_sums(round, node, distance);
+    send(round.sums, own_sums(round, round.direct ? 0 : distance), bytes, round, node, 0);
   }
 }
 
-// Whether the chunk is complete; takes the next step to that if it can be taken.
-bool NodeExchange::conclude(Slot& slot) {
-  if (slot.lines.begin == slot.lines.end) return true;
-  if (!slot.messages.test()) return false;
-  if (slot.concluded) return true;
-  slot.concluded = true;
-  check_headers(slot);
-  if (slot.way == Way::receives) {
-    take_result(slot, slot.chunk % lanes_.nodes());
-    return true;
+// Combines the part of this node once all have sent theirs.
+bool NodeExchange::combine(Round& round) {
+  if (!round.has_part(lanes_.own_node())) return true;
+  if (!round.sums.test()) return false;
+  check_headers(round);
+  combine_sums(round);
+  if (!round.direct) spread_result(round);
+  return true;
+}
+
+// Whether all parts are complete.
+bool NodeExchange::finish(Round& round) {
+  if (!round.sums.test() || !round.results.test()) return false;
+  for (std::size_t distance = 1; distance < lanes_.nodes() && !round.direct; ++distance) {
+    const std::size_t node = lanes_.node_after(distance);
+    if (!round.has_part(node)) continue;
+    const std::byte* const message = round.results.incoming(node, buffer_bytes_);
+    check_header(MessageHeader::of(own_sums(round, 0)), MessageHeader::of(message));
+    take_result(round, message, round.part(node));
   }
-  combine_nodes(slot);
-  if (slot.way == Way::direct) return true;
-  spread_result(slot);
-  return slot.messages.test();
+  return true;
 }
 
-std::byte* NodeExchange::message(Slot& slot, std::size_t node) {
-  return node == lanes_.own_node() ? slot.messages.outgoing(buffer_bytes)
-                                   : slot.messages.incoming(node, buffer_bytes);
+void NodeExchange::send(Messages& messages, const std::byte* message, std::size_t bytes,
+                        const Round& round, std::size_t node, int phase) {
+  messages.send(message, bytes, lanes_.owner(node, round.lane), tag(round.lane, phase));
 }
 
-void NodeExchange::add_header(Slot& slot, double weight) {
-  MessageHeader header{.announcement = node_.announcement(slot.sequence), .part = slot.chunk};
+// What this node has of the part of the one at that distance; in a direct round there is but one.
+std::byte* NodeExchange::own_sums(Round& round, std::size_t distance) {
+  const std::size_t messages = round.direct ? 1 : lanes_.nodes();
+  return round.sums.outgoing(messages * buffer_bytes_) + distance * buffer_bytes_;
+}
+
+std::byte* NodeExchange::sums_of(Round& round, std::size_t node) {
+  return node == lanes_.own_node() ? own_sums(round, 0) : round.sums.incoming(node, buffer_bytes_);
+}
+
+void NodeExchange::write_header(std::byte* message, const Round& round, double weight) const {
+  MessageHeader header{.announcement = node_.announcement(round.sequence), .part = round.number};
   header.announcement.weight = weight;
-  header.write_to(message(slot, lanes_.own_node()));
+  header.write_to(message);
 }
 
-void NodeExchange::combine_nodes(Slot& slot) {
-  const Job& job = node_.job(slot.sequence);
+// Returns the bytes of the message.
+std::size_t NodeExchange::write_sums(Round& round, std::size_t node, std::size_t distance) {
+  std::byte* const message = own_sums(round, distance);
+  write_header(message, round, node_.weight(round.sequence));
+  std::byte* end = message + line_bytes;
+  for_lines(node_.job(round.sequence).pieces, round.part(node),
+            [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+              end = sums_.write(lanes_.own_node(), round.sequence, piece, offset, bytes, end);
+            });
+  return static_cast<std::size_t>(end - message);
+}
+
+void NodeExchange::combine_sums(Round& round) {
+  const Job& job = node_.job(round.sequence);
   received_.payloads.clear();
   received_.weights.clear();
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    received_.payloads.push_back(message(slot, node) + line_bytes);
-    received_.weights.push_back(header_of(slot, node).announcement.weight);
+    const std::byte* const message = sums_of(round, node);
+    received_.payloads.push_back(message + line_bytes);
+    received_.weights.push_back(MessageHeader::of(message).announcement.weight);
   }
-  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
-    sums_.conclude(job, piece, bytes, received_, result_ + offset);
-  });
-  measure(job.measured, slot.lines, result_);
+  for_lines(job.pieces, round.part(lanes_.own_node()),
+            [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+              sums_.conclude(job, piece, bytes, received_, result_ + offset);
+            });
+  measure(job.measured, round.part(lanes_.own_node()), result_);
 }
 
-// Tells the other nodes the result of a chunk. What is narrow is a mean again, and the header says what
+// Tells the other nodes the result of a part. What is narrow is a mean again, and the header says what
 // to multiply it with; this node takes it as the others do.
-void NodeExchange::spread_result(Slot& slot) {
-  const Job& job = node_.job(slot.sequence);
+void NodeExchange::spread_result(Round& round) {
+  const Job& job = node_.job(round.sequence);
+  const LineRange part = round.part(lanes_.own_node());
   const double total = job.average ? 1 : sums_.total_weight(received_) / job.divisor;
-  add_header(slot, total);
-  std::byte* payload = message(slot, lanes_.own_node()) + line_bytes;
-  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+  std::byte* const message = round.results.outgoing(buffer_bytes_);
+  write_header(message, round, total);
+  std::byte* payload = message + line_bytes;
+  for_lines(job.pieces, part, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
     if (sums_.is_narrowed(piece)) {
       to_wire(sums_.wire(), piece.element, bytes / item_size(piece.element), result_ + offset,
               total > 0 ? 1 / total : 0, payload);
@@ -218,18 +249,18 @@ void NodeExchange::spread_result(Slot& slot) {
       payload += bytes;
     }
   });
-  const auto size = static_cast<std::size_t>(payload - message(slot, lanes_.own_node()));
-  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    if (node != lanes_.own_node()) send(slot, size, node, 1);
+  const auto bytes = static_cast<std::size_t>(payload - message);
+  for (std::size_t distance = 1; distance < lanes_.nodes(); ++distance) {
+    send(round.results, message, bytes, round, lanes_.node_after(distance), 1);
   }
-  if (sums_.wire() != WireFormat::full) take_result(slot, lanes_.own_node());
+  if (sums_.wire() != WireFormat::full) take_result(round, message, part);
 }
 
-void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
-  const Job& job = node_.job(slot.sequence);
-  const double total = header_of(slot, combiner).announcement.weight;
-  const std::byte* payload = message(slot, combiner) + line_bytes;
-  for_lines(job.pieces, slot.lines, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
+void NodeExchange::take_result(const Round& round, const std::byte* message, LineRange part) {
+  const Job& job = node_.job(round.sequence);
+  const double total = MessageHeader::of(message).announcement.weight;
+  const std::byte* payload = message + line_bytes;
+  for_lines(job.pieces, part, [&](const Piece& piece, std::size_t offset, std::size_t bytes) {
     if (sums_.is_narrowed(piece)) {
       const Operand numbers{.data = payload, .weight = total};
       conclude_wire(sums_.wire(), piece.element, bytes / item_size(piece.element),
@@ -240,19 +271,20 @@ void NodeExchange::take_result(Slot& slot, std::size_t combiner) {
       payload += bytes;
     }
   });
-  measure(job.measured, slot.lines, result_);
+  measure(job.measured, part, result_);
 }
 
-void NodeExchange::check_headers(Slot& slot) {
-  // In the order of nodes, so that all ranks find the same.
-  const MessageHeader own = header_of(slot, lanes_.own_node());
-  const MessageHeader first = slot.way == Way::receives ? own : header_of(slot, 0);
-  for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
-    if (slot.way == Way::receives && node != slot.chunk % lanes_.nodes()) continue;
-    const MessageHeader header = header_of(slot, node);
-    if (header.agrees_with(first)) continue;
-    node_.fail({ErrorKind::state, describe_difference(first.announcement, header.announcement)});
+// In the order of nodes, so that all ranks find the same.
+void NodeExchange::check_headers(Round& round) {
+  const MessageHeader first = MessageHeader::of(sums_of(round, 0));
+  for (std::size_t node = 1; node < lanes_.nodes(); ++node) {
+    check_header(first, MessageHeader::of(sums_of(round, node)));
   }
+}
+
+void NodeExchange::check_header(const MessageHeader& first, const MessageHeader& other) {
+  if (other.agrees_with(first)) return;
+  node_.fail({ErrorKind::state, describe_difference(first.announcement, other.announcement)});
 }
 
 namespace {
@@ -304,10 +336,15 @@ void NodeExchange::check_others() {
             "MPI_Recv");
 }
 
+// Of the first round that waits for any; results come after sums, and so are missing where these are.
 void NodeExchange::add_missing(std::set<int>& ranks) const {
-  for (std::uint64_t number = concluded_; number < issued_; ++number) {
-    slots_[number % slots_.size()].messages.add_missing(ranks);
+  std::set<int> missing;
+  for (std::uint64_t number = concluded_; number < issued_ && missing.empty(); ++number) {
+    const Round& round = rounds_[number % rounds_.size()];
+    round.sums.add_missing(missing);
+    if (missing.empty()) round.results.add_missing(missing);
   }
+  ranks.merge(missing);
 }
 
 }  // namespace lockstep::comm

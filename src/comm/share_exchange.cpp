@@ -50,7 +50,10 @@ ShareExchange::ShareExchange(NodeReduction& node, NodeSums& sums, MPI_Comm commu
   const std::size_t neighbours = placement.neighbours().size();
   for (const std::vector<int>& ranks : placement.nodes) {
     partners_.push_back(ranks[own_place % ranks.size()]);
-    if (&ranks == &placement.nodes[own_node_]) continue;
+  }
+  // The next node first, so that not all send to the same.
+  for (std::size_t distance = 1; distance < nodes_; ++distance) {
+    const std::vector<int>& ranks = placement.nodes[(own_node_ + distance) % nodes_];
     for (std::size_t place = own_place; place < ranks.size(); place += neighbours) {
       served_.push_back(ranks[place]);
     }
@@ -212,10 +215,9 @@ void ShareExchange::exchange_values(Chunk& chunk) {
     }
   }
   const std::span<const std::byte> own = values(rank_);
-  for (std::size_t node = 0; node < nodes_; ++node) {
-    if (node != own_node_ && !own.empty()) {
-      chunk.messages.send(own.data(), own.size(), partners_[node], values_tag);
-    }
+  for (std::size_t distance = 1; distance < nodes_ && !own.empty(); ++distance) {
+    chunk.messages.send(own.data(), own.size(), partners_[(own_node_ + distance) % nodes_],
+                        values_tag);
   }
 }
 
