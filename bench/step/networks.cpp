@@ -1,6 +1,7 @@
 #include "step/networks.hpp"
 
 #include <iterator>
+#include <lockstep/autograd/losses.hpp>
 #include <lockstep/autograd/operations.hpp>
 #include <lockstep/optim/adam.hpp>
 #include <lockstep/optim/sgd.hpp>

@@ -4,243 +4,389 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "autograd/window_options.hpp"
 #include "lockstep/core/error.hpp"
-#include "lockstep/tensor/memory_pool.hpp"
 #include "tensor/convolution.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
-#include "tensor/pooling.hpp"
 
 namespace lockstep {
 
 using autograd::GradientSlot;
 using autograd::record;
+using autograd::WindowOptions;
 using kernels::Transpose;
 using kernels::Windows;
 using Slots = std::span<GradientSlot>;
 
 namespace {
 
-std::string to_string(Size2d size) { return fmt::format("{} x {}", size.height, size.width); }
+// Where a gradient goes that is wanted.
+template <class T>
+struct Target {
+  T* data = nullptr;
+  bool accumulate = false;
+};
 
-void check(bool holds, const char* what, const char* expected, Size2d found) {
-  if (holds) return;
-  throw OptionError(fmt::format("{}: expected {}, found {}", what, expected, to_string(found)));
-}
-
-void check_steps(const char* what, Size2d kernel, Size2d stride, Size2d padding) {
-  constexpr std::int64_t limit = std::int64_t{1} << 31;  // so that no sum of extents overflows
-  check(kernel.height >= 1 && kernel.width >= 1, what, "kernel >= 1", kernel);
-  check(stride.height >= 1 && stride.width >= 1, what, "stride >= 1", stride);
-  check(padding.height >= 0 && padding.width >= 0, what, "padding >= 0", padding);
-  check(padding.height < limit && padding.width < limit, what, "padding < 2^31", padding);
-}
-
-// The windows of a kernel in x of (n, channels, height, width).
-Windows windows_in(const char* what, const Shape& x, Size2d kernel, Size2d stride, Size2d padding) {
-  const Size2d least{std::max<std::int64_t>(kernel.height - 2 * padding.height, 1),
-                     std::max<std::int64_t>(kernel.width - 2 * padding.width, 1)};
-  if (x[2] < least.height || x[3] < least.width) {
-    throw ShapeError(fmt::format(
-        "{}: a kernel of {} with padding {} expects images of at least {}, found shape {}", what,
-        to_string(kernel), to_string(padding), to_string(least), to_string(x)));
-  }
-  return {{x[2], kernel.height, stride.height, padding.height},
-          {x[3], kernel.width, stride.width, padding.width}};
-}
-
-// A convolution of `samples` images, one after another: a product of matrices for each, so that its
-// bits do not depend on the others.
-struct Convolution {
+// The products of a convolution, or of its adjoint, of one sample after another, so that bits do not depend on
+// the others: of a weight (maps, channels / groups · taps), images of `channels`, and maps that have a
+// number for each window in an image.
+struct WindowProducts {
   Windows windows;
-  std::int64_t samples, in, out;
-  Activation activation;
+  std::int64_t samples, channels, maps, groups;
 
-  std::int64_t taps() const { return in * windows.taps(); }
-  std::int64_t input() const { return in * windows.pixels(); }
-  std::int64_t output() const { return out * windows.count(); }
+  std::int64_t taps() const { return channels / groups * windows.taps(); }  // of a map
+  std::int64_t image() const { return channels * windows.pixels(); }
+  std::int64_t result() const { return maps * windows.count(); }
 
-  // y = f(weight · columns of x + bias)
+  // Memory for the columns of an image, and for a padded one, with what the kernels may touch beyond its end.
   template <class T>
-  void forward(const T* x, const T* weight, const T* bias, T* y) const {
-    Tensor columns = unfolded<T>(), padded = padded_images<T>();
-    for (std::int64_t sample = 0; sample < samples; ++sample, x += input(), y += output()) {
-      kernels::pad(windows, in, x, padded.data<T>());
-      kernels::im2col(windows, in, padded.data<T>(), columns.data<T>());
-      kernels::gemm(Transpose::no, Transpose::no, out, windows.count(), taps(), weight,
-                    columns.data<T>(), y, false);
-      if (bias != nullptr) {
-        kernels::activate_columns(activation, out, windows.count(), bias, y);
-      } else {
-        kernels::activate(activation, output(), y, y);
-      }
-    }
-  }
-
-  // Where a gradient goes that is wanted.
-  template <class T>
-  struct Target {
-    T* data = nullptr;
-    bool accumulate = false;
+  struct Scratch {
+    explicit Scratch(const WindowProducts& of)
+        : Scratch(of, Tensor::empty({Shape{of.groups * of.taps(), of.windows.count()}.size() +
+                                     kernels::slack},
+                                    dtype_of<T>)) {}
+    Scratch(const WindowProducts& of, Tensor memory)
+        : columns(std::move(memory)),
+          padded(Tensor::zeros(
+              {Shape{of.channels, of.windows.padded_pixels()}.size() + kernels::slack},
+              dtype_of<T>)) {}
+    Tensor columns, padded;
   };
 
-  // With dz = dy · f'(z): dx (+)= the images of weightᵀ · dz, dw (+)= the sum over samples of
-  // dz · (columns of x)ᵀ, db (+)= that over samples and windows of dz.
+  // The columns of an image of this padded memory, which has had no other use.
   template <class T>
-  void backward(const T* x, const T* weight, const T* y, const T* dy, Target<T> dx, Target<T> dw,
-                Target<T> db) const {
-    Tensor columns = unfolded<T>(), padded = padded_images<T>();
-    Tensor padded_gradient = padded_images<T>();
-    Tensor dz = Tensor::empty({activation == Activation::none ? 0 : output()}, dtype_of<T>);
-    std::vector<double> bias;
-    if (db.data != nullptr) bias.resize(static_cast<std::size_t>(out));
-    if (db.accumulate) std::copy_n(db.data, out, bias.begin());
-    if (dw.data != nullptr && !dw.accumulate) std::fill_n(dw.data, out * taps(), T{0});
-    for (std::int64_t sample = 0; sample < samples; ++sample) {
-      const T* g = dy + sample * output();
-      if (activation != Activation::none) {
-        kernels::activation_gradient(activation, output(), y + sample * output(), g, dz.data<T>(),
-                                     false);
-        g = dz.data<T>();
-      }
-      const T* row = g;
-      for (double& total : bias) {
-        total += kernels::sum(windows.count(), row);
-        row += windows.count();
-      }
-      if (dw.data != nullptr) {
-        kernels::pad(windows, in, x + sample * input(), padded.data<T>());
-        kernels::im2col(windows, in, padded.data<T>(), columns.data<T>());
-        kernels::gemm(Transpose::no, Transpose::yes, out, taps(), windows.count(), g,
-                      columns.data<T>(), dw.data, true);
-      }
-      if (dx.data != nullptr) {
-        kernels::gemm(Transpose::yes, Transpose::no, taps(), windows.count(), out, weight, g,
-                      columns.data<T>(), false);
-        padded_gradient.fill(0);
-        kernels::col2im(windows, in, columns.data<T>(), padded_gradient.data<T>());
-        kernels::crop(windows, in, padded_gradient.data<T>(), dx.data + sample * input(),
-                      dx.accumulate);
-      }
-    }
-    if (db.data != nullptr) {
-      std::transform(bias.begin(), bias.end(), db.data, [](double x) { return static_cast<T>(x); });
-    }
+  void unfold(const T* image, Scratch<T>& scratch) const {
+    kernels::pad(windows, channels, image, scratch.padded.template data<T>());
+    kernels::im2col(windows, channels, scratch.padded.template data<T>(),
+                    scratch.columns.template data<T>());
+  }
+  // image (+)= what the columns have come from.
+  template <class T>
+  void fold(Scratch<T>& scratch, T* image, bool accumulate) const {
+    scratch.padded.fill(0);
+    kernels::col2im(windows, channels, scratch.columns.template data<T>(),
+                    scratch.padded.template data<T>());
+    kernels::crop(windows, channels, scratch.padded.template data<T>(), image, accumulate);
+  }
+
+  // result (+)= weight · columns
+  template <class T>
+  void multiply(const T* weight, Scratch<T>& scratch, T* result, bool accumulate) const {
+    for_each_group(scratch, weight, result, [&](const T* w, T* columns, T* r) {
+      kernels::gemm(Transpose::no, Transpose::no, maps / groups, windows.count(), taps(), w,
+                    std::as_const(columns), r, accumulate);
+    });
+  }
+  // columns = weightᵀ · result
+  template <class T>
+  void multiply_transposed(const T* weight, const T* result, Scratch<T>& scratch) const {
+    for_each_group(scratch, weight, result, [&](const T* w, T* columns, const T* r) {
+      kernels::gemm(Transpose::yes, Transpose::no, taps(), windows.count(), maps / groups, w, r,
+                    columns, false);
+    });
+  }
+  // weight += result · columnsᵀ
+  template <class T>
+  void add_products(const T* result, Scratch<T>& scratch, T* weight) const {
+    for_each_group(scratch, weight, result, [&](T* w, T* columns, const T* r) {
+      kernels::gemm(Transpose::no, Transpose::yes, maps / groups, taps(), windows.count(), r,
+                    std::as_const(columns), w, true);
+    });
   }
 
  private:
-  // Scratch memory, with what the kernels may touch beyond its end.
-  template <class T>
-  Tensor unfolded() const {
-    return Tensor::empty({Shape{taps(), windows.count()}.size() + kernels::slack}, dtype_of<T>);
-  }
-  template <class T>
-  Tensor padded_images() const {
-    const Shape shape{in, windows.vertical.padded(), windows.horizontal.padded()};
-    return Tensor::zeros({shape.size() + kernels::slack}, dtype_of<T>);
+  template <class T, class Weight, class Result, class F>
+  void for_each_group(Scratch<T>& scratch, Weight* weight, Result* result, F f) const {
+    T* columns = scratch.columns.template data<T>();
+    for (std::int64_t group = 0; group < groups; ++group) {
+      f(weight + group * (maps / groups) * taps(), columns + group * taps() * windows.count(),
+        result + group * (maps / groups) * windows.count());
+    }
   }
 };
 
-Convolution convolution(const Shape& x, const Shape& weight, const Variable& bias,
-                        const ConvolutionOptions& options, Activation f) {
-  if (weight.rank() != 4 || weight[2] == 0 || weight[3] == 0) {
-    throw ShapeError(
-        fmt::format("conv2d: expected a weight of shape (out, in, height, width), found {}",
-                    to_string(weight)));
+// bias[map] (+)= the sum of each map over samples and windows.
+template <class T>
+class BiasGradient {
+ public:
+  BiasGradient(Target<T> target, std::int64_t maps, std::int64_t count)
+      : target_(target),
+        sums_(target.data == nullptr ? 0 : static_cast<std::size_t>(maps)),
+        count_(count) {
+    if (target.accumulate) std::copy_n(target.data, sums_.size(), sums_.begin());
   }
-  if (x.rank() != 4 || x[1] != weight[1]) {
-    throw ShapeError(
-        fmt::format("conv2d: expected an input of shape (n, {}, height, width), found {}",
-                    weight[1], to_string(x)));
+  void add(const T* maps) {
+    for (double& sum : sums_) {
+      sum += kernels::sum(count_, maps);
+      maps += count_;
+    }
   }
-  if (bias.defined() && bias.shape() != Shape{weight[0]}) {
-    throw ShapeError(fmt::format("conv2d: expected a bias of shape ({}), found {}", weight[0],
-                                 to_string(bias.shape())));
+  void store() const {
+    std::transform(sums_.begin(), sums_.end(), target_.data,
+                   [](double sum) { return static_cast<T>(sum); });
   }
-  const Size2d kernel{weight[2], weight[3]};
-  autograd::check_options("conv2d", kernel, options);
-  return {windows_in("conv2d", x, kernel, options.stride, options.padding), x[0], weight[1],
-          weight[0], f};
+
+ private:
+  Target<T> target_;
+  std::vector<double> sums_;
+  std::int64_t count_;  // of the numbers of a map
+};
+
+// y = f(weight · columns of x + bias)
+template <class T>
+void convolve(const WindowProducts& of, const T* x, const T* weight, const T* bias, Activation f,
+              T* y) {
+  WindowProducts::Scratch<T> scratch(of);
+  for (std::int64_t sample = 0; sample < of.samples; ++sample, x += of.image(), y += of.result()) {
+    of.unfold(x, scratch);
+    of.multiply(weight, scratch, y, false);
+    if (bias != nullptr) {
+      kernels::activate_columns(f, of.maps, of.windows.count(), bias, y);
+    } else {
+      kernels::activate(f, of.result(), y, y);
+    }
+  }
 }
 
-}  // namespace
-
-void autograd::check_options(const char* what, Size2d kernel, const ConvolutionOptions& options) {
-  check_steps(what, kernel, options.stride, options.padding);
+// With dz = dy · f'(z): dx (+)= the images of weightᵀ · dz, dw (+)= the sum over samples of
+// dz · (columns of x)ᵀ, db (+)= that over samples and windows of dz.
+template <class T>
+void convolve_backward(const WindowProducts& of, const T* x, const T* weight, const T* y,
+                       const T* dy, Activation f, std::array<Target<T>, 3> targets) {
+  const auto [dx, dw, db] = targets;
+  WindowProducts::Scratch<T> of_x(of), of_gradient(of, of_x.columns);  // by turns
+  Tensor dz = Tensor::empty({f == Activation::none ? 0 : of.result()}, dtype_of<T>);
+  BiasGradient<T> bias(db, of.maps, of.windows.count());
+  if (dw.data != nullptr && !dw.accumulate) std::fill_n(dw.data, of.maps * of.taps(), T{0});
+  for (std::int64_t sample = 0; sample < of.samples; ++sample) {
+    const T* g = dy + sample * of.result();
+    if (f != Activation::none) {
+      kernels::activation_gradient(f, of.result(), y + sample * of.result(), g, dz.data<T>(),
+                                   false);
+      g = dz.data<T>();
+    }
+    bias.add(g);
+    if (dw.data != nullptr) {
+      of.unfold(x + sample * of.image(), of_x);
+      of.add_products(g, of_x, dw.data);
+    }
+    if (dx.data != nullptr) {
+      of.multiply_transposed(weight, g, of_gradient);
+      of.fold(of_gradient, dx.data + sample * of.image(), dx.accumulate);
+    }
+  }
+  bias.store();
 }
 
-void autograd::check_options(const char* what, Size2d kernel, const PoolingOptions& options) {
-  check_steps(what, kernel, options.stride.value_or(kernel), options.padding);
-  check(options.padding.height <= kernel.height / 2 && options.padding.width <= kernel.width / 2,
-        what, "padding <= kernel / 2", options.padding);
+// y = the images of weightᵀ · x, plus bias
+template <class T>
+void convolve_transposed(const WindowProducts& of, const T* x, const T* weight, const T* bias,
+                         T* y) {
+  WindowProducts::Scratch<T> scratch(of);
+  for (std::int64_t sample = 0; sample < of.samples; ++sample, x += of.result(), y += of.image()) {
+    of.multiply_transposed(weight, x, scratch);
+    of.fold(scratch, y, false);
+    if (bias != nullptr) {
+      kernels::activate_columns(Activation::none, of.channels, of.windows.pixels(), bias, y);
+    }
+  }
 }
 
-Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
-                const ConvolutionOptions& options, Activation f) {
-  const Convolution plan = convolution(x.shape(), weight.shape(), bias, options, f);
-  const Windows& windows = plan.windows;
-  Tensor result = Tensor::empty(
-      {plan.samples, plan.out, windows.vertical.count(), windows.horizontal.count()}, x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
-    plan.forward(x.value().data<T>(), weight.value().data<T>(),
-                 bias.defined() ? bias.value().data<T>() : nullptr, result.data<T>());
-  });
+// dx (+)= weight · columns of dy, dw (+)= the sum over samples of x · (columns of dy)ᵀ, db (+)= that over
+// samples and pixels of dy.
+template <class T>
+void convolve_transposed_backward(const WindowProducts& of, const T* x, const T* weight,
+                                  const T* dy, std::array<Target<T>, 3> targets) {
+  const auto [dx, dw, db] = targets;
+  WindowProducts::Scratch<T> scratch(of);
+  BiasGradient<T> bias(db, of.channels, of.windows.pixels());
+  if (dw.data != nullptr && !dw.accumulate) std::fill_n(dw.data, of.maps * of.taps(), T{0});
+  for (std::int64_t sample = 0; sample < of.samples; ++sample) {
+    const T* g = dy + sample * of.image();
+    bias.add(g);
+    if (dx.data == nullptr && dw.data == nullptr) continue;
+    of.unfold(g, scratch);
+    if (dx.data != nullptr) {
+      of.multiply(weight, scratch, dx.data + sample * of.result(), dx.accumulate);
+    }
+    if (dw.data != nullptr) of.add_products(x + sample * of.result(), scratch, dw.data);
+  }
+  bias.store();
+}
+
+template <class T>
+std::array<Target<T>, 3> open(Slots slots) {
+  std::array<Target<T>, 3> targets;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots[i].receive([&](Tensor& target, bool accumulate) {
+      targets[i] = {target.data<T>(), accumulate};
+    });
+  }
+  return targets;
+}
+
+template <class T>
+const T* data_of(const Variable& bias) {
+  return bias.defined() ? bias.value().data<T>() : nullptr;
+}
+
+std::vector<Variable> inputs_of(const Variable& x, const Variable& weight, const Variable& bias) {
   std::vector<Variable> inputs{x, weight};
   if (bias.defined()) inputs.push_back(bias);
+  return inputs;
+}
+
+// Returns the size of its kernels.
+Size3d check_weight(const char* what, const char* first, int axes, const Shape& weight) {
+  const auto rank = static_cast<std::size_t>(axes) + 2;
+  bool empty = weight.rank() != rank;
+  for (std::size_t axis = 2; axis < weight.rank(); ++axis) empty = empty || weight[axis] == 0;
+  if (empty) {
+    throw ShapeError(fmt::format("{}: expected a weight of shape {}, found {}", what,
+                                 autograd::axes_text(axes, first), to_string(weight)));
+  }
+  Size3d kernel = 1;
+  kernel.width = weight[rank - 1];
+  if (axes > 1) kernel.height = weight[rank - 2];
+  if (axes > 2) kernel.depth = weight[rank - 3];
+  return kernel;
+}
+
+void check_input(const char* what, int axes, const Shape& x, std::int64_t channels) {
+  if (x.rank() == static_cast<std::size_t>(axes) + 2 && x[1] == channels) return;
+  throw ShapeError(fmt::format("{}: expected an input of shape {}, found {}", what,
+                               autograd::axes_text(axes, fmt::format("n, {}", channels)),
+                               to_string(x)));
+}
+
+void check_bias(const char* what, const Variable& bias, std::int64_t out) {
+  if (!bias.defined() || bias.shape() == Shape{out}) return;
+  throw ShapeError(fmt::format("{}: expected a bias of shape ({}), found {}", what, out,
+                               to_string(bias.shape())));
+}
+
+Variable convolution(const char* what, const Variable& x, const Variable& weight,
+                     const Variable& bias, WindowOptions options, std::int64_t groups,
+                     Activation f) {
+  options.kernel = check_weight(what, "out, in", options.axes, weight.shape());
+  autograd::check_windows(what, options);
+  const std::int64_t out = weight.shape()[0],
+                     in = weight.shape()[1] * std::max<std::int64_t>(groups, 1);
+  autograd::check_groups(what, in, out, groups);
+  check_input(what, options.axes, x.shape(), in);
+  check_bias(what, bias, out);
+  const WindowProducts of{autograd::windows_in(what, x.shape(), options), x.shape()[0], in, out,
+                          groups};
+  Tensor result = Tensor::empty(
+      autograd::shape_of(of.samples, out, options.axes, autograd::counts(of.windows)), x.dtype());
+  dispatch_floating(x.dtype(), [&]<class T>() {
+    convolve(of, x.value().data<T>(), weight.value().data<T>(), data_of<T>(bias), f,
+             result.data<T>());
+  });
   return record(
-      result, std::move(inputs),
-      [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, plan](
+      result, inputs_of(x, weight, bias),
+      [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, of, f](
           const Tensor& gradient, Slots slots) {
         dispatch_floating(gradient.dtype(), [&]<class T>() {
-          std::array<Convolution::Target<T>, 3> targets;
-          for (std::size_t i = 0; i < slots.size(); ++i) {
-            slots[i].receive([&](Tensor& target, bool accumulate) {
-              targets[i] = {target.data<T>(), accumulate};
-            });
-          }
-          plan.backward(input.data<T>(), w.data<T>(), y.defined() ? y.data<T>() : nullptr,
-                        gradient.data<T>(), targets[0], targets[1], targets[2]);
+          convolve_backward(of, input.data<T>(), w.data<T>(), y.defined() ? y.data<T>() : nullptr,
+                            gradient.data<T>(), f, open<T>(slots));
         });
       });
 }
 
-Variable max_pool2d(const Variable& x, Size2d kernel, const PoolingOptions& options) {
-  const Shape& shape = x.shape();
-  autograd::check_options("max_pool2d", kernel, options);
-  if (shape.rank() != 4) {
-    throw ShapeError(
-        fmt::format("max_pool2d: expected an input of shape (n, channels, height, width), found {}",
-                    to_string(shape)));
+// The images that windows of these numbers are in.
+Size3d transposed_extents(const WindowOptions& options, const Shape& x, const Size3d& more) {
+  const auto extent = [](std::int64_t count, std::int64_t kernel, std::int64_t stride,
+                         std::int64_t padding, std::int64_t dilation, std::int64_t rest) {
+    return (count - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + rest;
+  };
+  const std::size_t last = x.rank() - 1;
+  Size3d extents = 1;
+  extents.width = extent(x[last], options.kernel.width, options.stride.width, options.padding.width,
+                         options.dilation.width, more.width);
+  if (options.axes > 1) {
+    extents.height = extent(x[last - 1], options.kernel.height, options.stride.height,
+                            options.padding.height, options.dilation.height, more.height);
   }
-  const Windows windows =
-      windows_in("max_pool2d", shape, kernel, options.stride.value_or(kernel), options.padding);
-  const std::int64_t channels = shape[0] * shape[1];
-  const Shape pooled{shape[0], shape[1], windows.vertical.count(), windows.horizontal.count()};
-  Tensor result = Tensor::empty(pooled, x.dtype());
-  constexpr std::int64_t most_pixels = std::numeric_limits<std::int32_t>::max();
-  if (windows.pixels() > most_pixels) {
-    throw ShapeError(fmt::format("max_pool2d: expected images of at most {} pixels, found shape {}",
-                                 most_pixels, to_string(shape)));
+  if (options.axes > 2) {
+    extents.depth = extent(x[last - 2], options.kernel.depth, options.stride.depth,
+                           options.padding.depth, options.dilation.depth, more.depth);
   }
-  const auto pixels = std::allocate_shared_for_overwrite<std::int32_t[]>(
-      memory_pool::Allocator<std::int32_t>(), static_cast<std::size_t>(pooled.size()));
+  return extents;
+}
+
+Variable transposed_convolution(const char* what, const Variable& x, const Variable& weight,
+                                const Variable& bias, WindowOptions options, std::int64_t groups,
+                                const Size3d& more) {
+  options.kernel = check_weight(what, "in, out", options.axes, weight.shape());
+  autograd::check_windows(what, options);
+  autograd::check_output_padding(what, options, more);
+  const std::int64_t in = weight.shape()[0],
+                     out = weight.shape()[1] * std::max<std::int64_t>(groups, 1);
+  autograd::check_groups(what, in, out, groups);
+  check_input(what, options.axes, x.shape(), in);
+  check_bias(what, bias, out);
+  const Size3d extents = transposed_extents(options, x.shape(), more);
+  if (extents.depth < 1 || extents.height < 1 || extents.width < 1) {
+    throw ShapeError(fmt::format("{}: padding cuts off all of the result for an input of shape {}",
+                                 what, to_string(x.shape())));
+  }
+  const Shape shape = autograd::shape_of(x.shape()[0], out, options.axes, extents);
+  const WindowProducts of{autograd::windows_in(what, shape, options), x.shape()[0], out, in,
+                          groups};
+  Tensor result = Tensor::empty(shape, x.dtype());
   dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::max_pool(windows, channels, x.value().data<T>(), result.data<T>(), pixels.get());
+    convolve_transposed(of, x.value().data<T>(), weight.value().data<T>(), data_of<T>(bias),
+                        result.data<T>());
   });
-  return record(result, {x}, [windows, channels, pixels](const Tensor& gradient, Slots slots) {
-    slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
-        kernels::max_unpool(windows, channels, gradient.data<T>(), pixels.get(), target.data<T>(),
-                            accumulate);
-      });
-    });
-  });
+  return record(result, inputs_of(x, weight, bias),
+                [input = x.value(), w = weight.value(), of](const Tensor& gradient, Slots slots) {
+                  dispatch_floating(gradient.dtype(), [&]<class T>() {
+                    convolve_transposed_backward(of, input.data<T>(), w.data<T>(),
+                                                 gradient.data<T>(), open<T>(slots));
+                  });
+                });
+}
+
+}  // namespace
+
+Variable conv1d(const Variable& x, const Variable& weight, const Variable& bias,
+                const ConvolutionOptions<std::int64_t>& options, Activation f) {
+  return convolution("conv1d", x, weight, bias, autograd::window_options(options), options.groups,
+                     f);
+}
+Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
+                const ConvolutionOptions<Size2d>& options, Activation f) {
+  return convolution("conv2d", x, weight, bias, autograd::window_options(options), options.groups,
+                     f);
+}
+Variable conv3d(const Variable& x, const Variable& weight, const Variable& bias,
+                const ConvolutionOptions<Size3d>& options, Activation f) {
+  return convolution("conv3d", x, weight, bias, autograd::window_options(options), options.groups,
+                     f);
+}
+
+Variable conv_transpose1d(const Variable& x, const Variable& weight, const Variable& bias,
+                          const TransposedOptions<std::int64_t>& options) {
+  return transposed_convolution("conv_transpose1d", x, weight, bias,
+                                autograd::window_options(options), options.groups,
+                                autograd::spread(options.output_padding, 0));
+}
+Variable conv_transpose2d(const Variable& x, const Variable& weight, const Variable& bias,
+                          const TransposedOptions<Size2d>& options) {
+  return transposed_convolution("conv_transpose2d", x, weight, bias,
+                                autograd::window_options(options), options.groups,
+                                autograd::spread(options.output_padding, 0));
+}
+Variable conv_transpose3d(const Variable& x, const Variable& weight, const Variable& bias,
+                          const TransposedOptions<Size3d>& options) {
+  return transposed_convolution("conv_transpose3d", x, weight, bias,
+                                autograd::window_options(options), options.groups,
+                                autograd::spread(options.output_padding, 0));
 }
 
 }  // namespace lockstep

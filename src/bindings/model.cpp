@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "bindings/ranks.hpp"
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/model_file.hpp"

@@ -4,17 +4,16 @@
 
 #include <cmath>
 #include <typeinfo>
+#include <utility>
 
-#include "autograd/window_options.hpp"
 #include "lockstep/autograd/operations.hpp"
+#include "lockstep/autograd/structure.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/init.hpp"
+#include "nn/reset.hpp"
 
 namespace lockstep::nn {
 
-namespace {
-
-// From U(-1/√fan_in, 1/√fan_in), both.
 void reset(Parameter& weight, Parameter& bias, RandomKey key) {
   init::kaiming_uniform(weight.mutable_value(), key.fold("weight"), std::sqrt(5.0));
   if (!bias.defined()) return;
@@ -22,8 +21,6 @@ void reset(Parameter& weight, Parameter& bias, RandomKey key) {
   for (std::size_t axis = 1; axis < weight.shape().rank(); ++axis) fan_in *= weight.shape()[axis];
   init::default_bias(bias.mutable_value(), key.fold("bias"), fan_in);
 }
-
-}  // namespace
 
 Linear::Linear(std::int64_t in, std::int64_t out, const LinearOptions& options)
     : weight(Tensor::empty({out, in}, options.dtype)) {
@@ -41,39 +38,6 @@ void Linear::reset_parameters(RandomKey key) { reset(weight, bias, key); }
 Variable Linear::forward(const Variable& x) { return forward(x, Activation::none); }
 
 Variable Linear::forward(const Variable& x, Activation f) { return linear(x, weight, bias, f); }
-
-Conv2d::Conv2d(std::int64_t in, std::int64_t out, Size2d kernel, const Conv2dOptions& options)
-    : options_{.stride = options.stride, .padding = options.padding} {
-  autograd::check_options("Conv2d", kernel, options_);
-  weight = Parameter(Tensor::empty({out, in, kernel.height, kernel.width}, options.dtype));
-  if (options.bias) bias = Parameter(Tensor::empty({out}, options.dtype));
-  Conv2d::reset_parameters(RandomKey(0));
-}
-
-void Conv2d::visit(Visitor& visitor) {
-  visitor("weight", weight);
-  visitor("bias", bias);
-}
-
-void Conv2d::reset_parameters(RandomKey key) { reset(weight, bias, key); }
-
-Variable Conv2d::forward(const Variable& x) { return forward(x, Activation::none); }
-
-Variable Conv2d::forward(const Variable& x, Activation f) {
-  return conv2d(x, weight, bias, options_, f);
-}
-
-MaxPool2d::MaxPool2d(Size2d kernel, const PoolingOptions& options)
-    : kernel_(kernel), options_(options) {
-  autograd::check_options("MaxPool2d", kernel, options);
-}
-
-Variable MaxPool2d::forward(const Variable& x) { return max_pool2d(x, kernel_, options_); }
-
-Variable ReLU::forward(const Variable& x) { return relu(x); }
-Variable Tanh::forward(const Variable& x) { return tanh(x); }
-Variable Sigmoid::forward(const Variable& x) { return sigmoid(x); }
-Variable GELU::forward(const Variable& x) { return gelu(x); }
 
 Dropout::Dropout(double p) : p_(p) {
   if (!(p >= 0 && p < 1)) {
@@ -93,6 +57,33 @@ Variable Flatten::forward(const Variable& x) {
   std::int64_t features = 1;
   for (std::size_t axis = 1; axis < shape.rank(); ++axis) features *= shape[axis];
   return reshape(x, {shape[0], features});
+}
+
+Embedding::Embedding(std::int64_t count, std::int64_t features, DType dtype)
+    : weight(Tensor::empty({count, features}, dtype)) {
+  Embedding::reset_parameters(RandomKey(0));
+}
+
+void Embedding::visit(Visitor& visitor) { visitor("weight", weight); }
+
+void Embedding::reset_parameters(RandomKey key) {
+  fill_normal(weight.mutable_value(), key.fold("weight"), 0, 1);
+}
+
+Variable Embedding::forward(const Variable& indices) { return embedding(indices.value(), weight); }
+
+Residual::Residual(std::shared_ptr<Module> body, std::shared_ptr<Module> shortcut)
+    : body_(std::move(body)), shortcut_(std::move(shortcut)) {
+  if (body_ == nullptr) throw OptionError("a Residual of a body that is nullptr");
+}
+
+void Residual::visit(Visitor& visitor) {
+  visitor("body", *body_);
+  if (shortcut_ != nullptr) visitor("shortcut", *shortcut_);
+}
+
+Variable Residual::forward(const Variable& x) {
+  return body_->forward(x) + (shortcut_ == nullptr ? x : shortcut_->forward(x));
 }
 
 void Sequential::append(std::shared_ptr<Module> module) {
@@ -129,8 +120,12 @@ Variable Sequential::forward(const Variable& x) {
         i + 1 < modules_.size() ? activation_of(*modules_[i + 1]) : Activation::none;
     if (auto* const linear = exactly<Linear>(module); linear != nullptr) {
       y = linear->forward(y, f);
-    } else if (auto* const conv2d = exactly<Conv2d>(module); conv2d != nullptr) {
-      y = conv2d->forward(y, f);
+    } else if (auto* const line = exactly<Conv1d>(module); line != nullptr) {
+      y = line->forward(y, f);
+    } else if (auto* const image = exactly<Conv2d>(module); image != nullptr) {
+      y = image->forward(y, f);
+    } else if (auto* const deep = exactly<Conv3d>(module); deep != nullptr) {
+      y = deep->forward(y, f);
     } else {
       y = module.forward(y);
       continue;

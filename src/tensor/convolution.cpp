@@ -9,12 +9,15 @@ namespace {
 // Calls f(pixel of the image, pixel of the padded one) for each row.
 template <class F>
 void for_each_row(const Windows& windows, std::int64_t channels, F f) {
-  const auto& [vertical, horizontal] = windows;
+  const auto& [deep, vertical, horizontal] = windows;
+  std::int64_t pixel = 0;
   for (std::int64_t channel = 0; channel < channels; ++channel) {
-    const std::int64_t corner = channel * windows.padded_pixels() +
-                                vertical.padding * horizontal.padded() + horizontal.padding;
-    for (std::int64_t row = 0; row < vertical.extent; ++row) {
-      f(channel * windows.pixels() + row * horizontal.extent, corner + row * horizontal.padded());
+    for (std::int64_t z = deep.padding; z < deep.padding + deep.extent; ++z) {
+      const std::int64_t first = channel * deep.padded() + z;
+      for (std::int64_t y = vertical.padding; y < vertical.padding + vertical.extent; ++y) {
+        f(pixel, (first * vertical.padded() + y) * horizontal.padded() + horizontal.padding);
+        pixel += horizontal.extent;
+      }
     }
   }
 }
@@ -23,15 +26,24 @@ void for_each_row(const Windows& windows, std::int64_t channels, F f) {
 // tap sees the pixel in the first of them, and in the others those that follow by steps of the stride.
 template <class F>
 void for_each_tap(const Windows& windows, std::int64_t channels, F f) {
-  const auto& [vertical, horizontal] = windows;
-  const std::int64_t rows = vertical.count(), width = horizontal.count();
+  const WindowAxis &deep = windows.deep, &vertical = windows.vertical,
+                   &horizontal = windows.horizontal;
+  const std::int64_t layers = deep.count(), rows = vertical.count(), width = horizontal.count();
   std::int64_t element = 0;
+  const auto tap = [&](std::int64_t channel, std::int64_t z, std::int64_t y, std::int64_t x) {
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+      const std::int64_t first = channel * deep.padded() + layer * deep.stride + z;
+      for (std::int64_t row = 0; row < rows; ++row, element += width) {
+        f(element,
+          (first * vertical.padded() + row * vertical.stride + y) * horizontal.padded() + x);
+      }
+    }
+  };
   for (std::int64_t channel = 0; channel < channels; ++channel) {
-    for (std::int64_t y = 0; y < vertical.kernel; ++y) {
-      for (std::int64_t x = 0; x < horizontal.kernel; ++x) {
-        const std::int64_t corner = channel * windows.padded_pixels() + x;
-        for (std::int64_t i = 0; i < rows; ++i, element += width) {
-          f(element, corner + (i * vertical.stride + y) * horizontal.padded());
+    for (std::int64_t z = 0; z < deep.reach(); z += deep.dilation) {
+      for (std::int64_t y = 0; y < vertical.reach(); y += vertical.dilation) {
+        for (std::int64_t x = 0; x < horizontal.reach(); x += horizontal.dilation) {
+          tap(channel, z, y, x);
         }
       }
     }

@@ -4,7 +4,7 @@
 
 #include "tensor/windows.hpp"
 
-// Numeric kernels on images of (channels, height, width), for T = float and double. Padded images and
+// Numeric kernels on images of (channels, depth, height, width), for T = float and double. Padded images and
 // columns are read and written up to `slack` elements beyond their end.
 namespace lockstep::kernels {
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <vector>
 
 #include "core/squares.hpp"
 
@@ -253,6 +254,61 @@ void scale(std::int64_t n, T factor, T* x) {
   for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
+namespace {
+
+template <class T>
+struct Exponentials {
+  T largest, sum;
+};
+
+// y = exp(x - the largest x), of a row.
+template <class T>
+Exponentials<T> exponentials(std::int64_t length, const T* x, T* y) {
+  const T largest = *std::max_element(x, x + length);
+  map_blocks(length, x, y, [largest](const Block<T>& v) { return exponential<T>(v - largest); });
+  return {largest, static_cast<T>(sum(length, y))};
+}
+
+}  // namespace
+
+template <class T>
+void softmax(std::int64_t rows, std::int64_t length, const T* x, T* y) {
+  for (std::int64_t row = 0; row < rows; ++row, x += length, y += length) {
+    const T total = exponentials(length, x, y).sum;
+    for (std::int64_t j = 0; j < length; ++j) y[j] /= total;
+  }
+}
+
+template <class T>
+void softmax_gradient(std::int64_t rows, std::int64_t length, const T* y, const T* dy, T* dx,
+                      bool accumulate) {
+  for (std::int64_t row = 0; row < rows; ++row, y += length, dy += length, dx += length) {
+    const T mean = static_cast<T>(dot(length, y, dy));
+    store(length, dx, accumulate, [=](std::int64_t j) { return y[j] * (dy[j] - mean); });
+  }
+}
+
+template <class T>
+void log_softmax(std::int64_t rows, std::int64_t length, const T* x, T* y) {
+  for (std::int64_t row = 0; row < rows; ++row, x += length, y += length) {
+    const auto [largest, total] = exponentials(length, x, y);
+    const T logarithm = std::log(total);
+    for (std::int64_t j = 0; j < length; ++j) y[j] = (x[j] - largest) - logarithm;
+  }
+}
+
+template <class T>
+void log_softmax_gradient(std::int64_t rows, std::int64_t length, const T* y, const T* dy, T* dx,
+                          bool accumulate) {
+  std::vector<T> probabilities(static_cast<std::size_t>(length));
+  for (std::int64_t row = 0; row < rows; ++row, y += length, dy += length, dx += length) {
+    exp(length, y, probabilities.data());
+    const T total = static_cast<T>(sum(length, dy));
+    store(length, dx, accumulate,
+          [=, p = probabilities.data()](std::int64_t j) { return dy[j] - p[j] * total; });
+  }
+}
+
 template <class T>
 double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* logits,
                              const std::int64_t* labels, T* probabilities) {
@@ -260,32 +316,34 @@ double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* l
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* x = logits + row * classes;
     T* p = probabilities + row * classes;
-    const T largest = *std::max_element(x, x + classes);
-    map_blocks(classes, x, p, [largest](const Block<T>& v) { return exponential<T>(v - largest); });
-    const T total = static_cast<T>(sum(classes, p));
+    const auto [largest, total] = exponentials(classes, x, p);
     for (std::int64_t j = 0; j < classes; ++j) p[j] /= total;
     loss += static_cast<double>(std::log(total) - (x[labels[row]] - largest));
   }
   return loss;
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                   \
-  template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*, \
-                        const T*, T*, bool);                                                      \
-  template void exp<T>(std::int64_t, const T*, T*);                                               \
-  template void log<T>(std::int64_t, const T*, T*);                                               \
-  template double sum<T>(std::int64_t, const T*);                                                 \
-  template double sum_squares<T>(std::int64_t, const T*);                                         \
-  template double dot<T>(std::int64_t, const T*, const T*);                                       \
-  template void sum_rows<T>(std::int64_t, std::int64_t, const T*, T*, bool);                      \
-  template void activate<T>(Activation, std::int64_t, const T*, T*);                              \
-  template void activate_rows<T>(Activation, std::int64_t, std::int64_t, const T*, T*);           \
-  template void activate_columns<T>(Activation, std::int64_t, std::int64_t, const T*, T*);        \
-  template void activation_gradient<T>(Activation, std::int64_t, const T*, const T*, T*, bool);   \
-  template void add_scaled<T>(std::int64_t, T, const T*, T*);                                     \
-  template void move_towards<T>(std::int64_t, T, const T*, T*);                                   \
-  template void scale<T>(std::int64_t, T, T*);                                                    \
-  template double softmax_cross_entropy<T>(std::int64_t, std::int64_t, const T*,                  \
+#define LOCKSTEP_INSTANTIATE(T)                                                                    \
+  template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*,  \
+                        const T*, T*, bool);                                                       \
+  template void exp<T>(std::int64_t, const T*, T*);                                                \
+  template void log<T>(std::int64_t, const T*, T*);                                                \
+  template double sum<T>(std::int64_t, const T*);                                                  \
+  template double sum_squares<T>(std::int64_t, const T*);                                          \
+  template double dot<T>(std::int64_t, const T*, const T*);                                        \
+  template void sum_rows<T>(std::int64_t, std::int64_t, const T*, T*, bool);                       \
+  template void activate<T>(Activation, std::int64_t, const T*, T*);                               \
+  template void activate_rows<T>(Activation, std::int64_t, std::int64_t, const T*, T*);            \
+  template void activate_columns<T>(Activation, std::int64_t, std::int64_t, const T*, T*);         \
+  template void activation_gradient<T>(Activation, std::int64_t, const T*, const T*, T*, bool);    \
+  template void add_scaled<T>(std::int64_t, T, const T*, T*);                                      \
+  template void move_towards<T>(std::int64_t, T, const T*, T*);                                    \
+  template void scale<T>(std::int64_t, T, T*);                                                     \
+  template void softmax<T>(std::int64_t, std::int64_t, const T*, T*);                              \
+  template void softmax_gradient<T>(std::int64_t, std::int64_t, const T*, const T*, T*, bool);     \
+  template void log_softmax<T>(std::int64_t, std::int64_t, const T*, T*);                          \
+  template void log_softmax_gradient<T>(std::int64_t, std::int64_t, const T*, const T*, T*, bool); \
+  template double softmax_cross_entropy<T>(std::int64_t, std::int64_t, const T*,                   \
                                            const std::int64_t*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)

@@ -70,6 +70,24 @@ void move_towards(std::int64_t n, T share, const T* x, T* y);
 template <class T>
 void scale(std::int64_t n, T factor, T* x);
 
+/// y[i] = exp(x[i]) / Σ exp(x[i]) for each row
+template <class T>
+void softmax(std::int64_t rows, std::int64_t length, const T* x, T* y);
+
+/// dx[i] (+)= y · (dy[i] - Σ dy[i] · y), from y = softmax(x[i])
+template <class T>
+void softmax_gradient(std::int64_t rows, std::int64_t length, const T* y, const T* dy, T* dx,
+                      bool accumulate);
+
+/// y[i] = x[i] - ln Σ exp(x[i]) for each row
+template <class T>
+void log_softmax(std::int64_t rows, std::int64_t length, const T* x, T* y);
+
+/// dx[i] (+)= dy[i] - exp(y) · Σ dy[i], from y = log_softmax(x[i])
+template <class T>
+void log_softmax_gradient(std::int64_t rows, std::int64_t length, const T* y, const T* dy, T* dx,
+                          bool accumulate);
+
 /// probabilities[i] = softmax(logits[i]) for each row; returns the sum over rows of -log
 /// probabilities[i][labels[i]]. Labels must be valid.
 template <class T>

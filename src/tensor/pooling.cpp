@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 namespace lockstep::kernels {
 namespace {
@@ -12,7 +13,8 @@ bool are_halves(const Windows& windows) {
   const auto halves = [](const WindowAxis& axis) {
     return axis.kernel == 2 && axis.stride == 2 && axis.padding == 0 && axis.extent % 2 == 0;
   };
-  return halves(windows.vertical) && halves(windows.horizontal);
+  return windows.deep.extent == 1 && windows.deep.kernel == 1 && halves(windows.vertical) &&
+         halves(windows.horizontal);
 }
 
 // Windows of a row that are looked at together, in loops that compilers make vectors of.
@@ -153,6 +155,33 @@ void unpool_halves(const Halves& halves, const T* maxima, const std::int32_t* pi
   });
 }
 
+// Calls f(first window of a row, those of the row that see the image, channel, pixel of the first one,
+// distance of pixels) for each row of windows and each tap, in the order of taps.
+template <class F>
+void for_each_tap(const Windows& windows, std::int64_t channels, F f) {
+  const auto& [deep, vertical, horizontal] = windows;
+  std::int64_t window = 0;
+  for (std::int64_t channel = 0; channel < channels; ++channel) {
+    for (std::int64_t layer = 0; layer < deep.count(); ++layer) {
+      const WindowAxis::Range layers = deep.taps_inside(layer);
+      for (std::int64_t row = 0; row < vertical.count(); ++row, window += horizontal.count()) {
+        const WindowAxis::Range rows = vertical.taps_inside(row);
+        for (std::int64_t i = layers.first; i < layers.end; ++i) {
+          const std::int64_t z = deep.pixel(layer, i);
+          for (std::int64_t j = rows.first; j < rows.end; ++j) {
+            const std::int64_t line =
+                (z * vertical.extent + vertical.pixel(row, j)) * horizontal.extent;
+            for (std::int64_t k = 0; k < horizontal.kernel; ++k) {
+              f(window, horizontal.inside(k), channel, line + horizontal.pixel(0, k),
+                horizontal.stride);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 constexpr std::int32_t none = -1;
 
 // Of windows first ≤ i < end of a row, what one tap of them sees: pixel `pixel` + i · stride.
@@ -174,21 +203,13 @@ template <class T>
 void max_pool(const Windows& windows, std::int64_t channels, const T* image, T* maxima,
               std::int32_t* pixels) {
   if (are_halves(windows)) return pool_halves(Halves(windows, channels), image, maxima, pixels);
-  const auto& [vertical, horizontal] = windows;
-  const std::int64_t rows = vertical.count(), width = horizontal.count();
   std::fill_n(pixels, channels * windows.count(), none);
-  for (std::int64_t channel = 0; channel < channels; ++channel, image += windows.pixels()) {
-    for (std::int64_t row = 0; row < rows; ++row, maxima += width, pixels += width) {
-      const std::int64_t top = row * vertical.stride - vertical.padding;
-      const std::int64_t bottom = std::min(top + vertical.kernel, vertical.extent);
-      for (std::int64_t y = std::max<std::int64_t>(top, 0); y < bottom; ++y) {
-        for (std::int64_t x = 0; x < horizontal.kernel; ++x) {
-          pool_tap(horizontal.inside(x), image, y * horizontal.extent + x - horizontal.padding,
-                   horizontal.stride, maxima, pixels);
-        }
-      }
-    }
-  }
+  for_each_tap(windows, channels,
+               [=](std::int64_t window, WindowAxis::Range range, std::int64_t channel,
+                   std::int64_t pixel, std::int64_t stride) {
+                 pool_tap(range, image + channel * windows.pixels(), pixel, stride, maxima + window,
+                          pixels + window);
+               });
 }
 
 template <class T>
@@ -205,10 +226,73 @@ void max_unpool(const Windows& windows, std::int64_t channels, const T* maxima,
   }
 }
 
+namespace {
+
+// Calls f(window, 1 / the number of taps that count in it) for each.
+template <class F>
+void for_each_share(const Windows& windows, std::int64_t channels, bool count_padding, F f) {
+  const auto& [deep, vertical, horizontal] = windows;
+  const auto taps = [count_padding](const WindowAxis& axis, std::int64_t window) {
+    const WindowAxis::Range inside = axis.taps_inside(window);
+    return count_padding ? axis.kernel : inside.end - inside.first;
+  };
+  std::int64_t window = 0;
+  for (std::int64_t channel = 0; channel < channels; ++channel) {
+    for (std::int64_t layer = 0; layer < deep.count(); ++layer) {
+      for (std::int64_t row = 0; row < vertical.count(); ++row) {
+        const std::int64_t of_row = taps(deep, layer) * taps(vertical, row);
+        for (std::int64_t i = 0; i < horizontal.count(); ++i, ++window) {
+          f(window, of_row * taps(horizontal, i));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void average_pool(const Windows& windows, std::int64_t channels, bool count_padding, const T* image,
+                  T* means) {
+  std::fill_n(means, channels * windows.count(), T{0});
+  for_each_tap(windows, channels,
+               [=](std::int64_t window, WindowAxis::Range range, std::int64_t channel,
+                   std::int64_t pixel, std::int64_t stride) {
+                 const T* from = image + channel * windows.pixels() + pixel;
+                 for (std::int64_t i = range.first; i < range.end; ++i) {
+                   means[window + i] += from[i * stride];
+                 }
+               });
+  for_each_share(windows, channels, count_padding, [means](std::int64_t window, std::int64_t taps) {
+    means[window] /= static_cast<T>(taps);
+  });
+}
+
+template <class T>
+void average_unpool(const Windows& windows, std::int64_t channels, bool count_padding,
+                    const T* means, T* image) {
+  std::vector<T> shares(static_cast<std::size_t>(channels * windows.count()));
+  for_each_share(windows, channels, count_padding,
+                 [means, to = shares.data()](std::int64_t window, std::int64_t taps) {
+                   to[window] = means[window] / static_cast<T>(taps);
+                 });
+  for_each_tap(
+      windows, channels,
+      [=, from = shares.data()](std::int64_t window, WindowAxis::Range range, std::int64_t channel,
+                                std::int64_t pixel, std::int64_t stride) {
+        T* to = image + channel * windows.pixels() + pixel;
+        for (std::int64_t i = range.first; i < range.end; ++i) {
+          to[i * stride] += from[window + i];
+        }
+      });
+}
+
 #define LOCKSTEP_INSTANTIATE(T)                                                                \
   template void max_pool<T>(const Windows&, std::int64_t, const T*, T*, std::int32_t*);        \
   template void max_unpool<T>(const Windows&, std::int64_t, const T*, const std::int32_t*, T*, \
-                              bool);
+                              bool);                                                           \
+  template void average_pool<T>(const Windows&, std::int64_t, bool, const T*, T*);             \
+  template void average_unpool<T>(const Windows&, std::int64_t, bool, const T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 #undef LOCKSTEP_INSTANTIATE

@@ -4,10 +4,10 @@
 
 #include "tensor/windows.hpp"
 
-// Numeric kernels on images of (channels, height, width), for T = float and double.
+// Numeric kernels on images of (channels, depth, height, width), for T = float and double.
 namespace lockstep::kernels {
 
-/// maxima[channel][window] and the pixel of each, in [0, height · width): the first of equal ones, the
+/// maxima[channel][window] and the pixel of each, in [0, depth · height · width): the first of equal ones, the
 /// last NaN. Every window must see a pixel of the image, which is not padded.
 template <class T>
 void max_pool(const Windows& windows, std::int64_t channels, const T* image, T* maxima,
@@ -18,5 +18,15 @@ void max_pool(const Windows& windows, std::int64_t channels, const T* image, T* 
 template <class T>
 void max_unpool(const Windows& windows, std::int64_t channels, const T* maxima,
                 const std::int32_t* pixels, T* image, bool accumulate);
+
+/// means[channel][window]: of all taps, of which those outside see zeros, or of those that see the image.
+template <class T>
+void average_pool(const Windows& windows, std::int64_t channels, bool count_padding, const T* image,
+                  T* means);
+
+/// The adjoint of average_pool: adds to the image what each pixel counts in means.
+template <class T>
+void average_unpool(const Windows& windows, std::int64_t channels, bool count_padding,
+                    const T* means, T* image);
 
 }  // namespace lockstep::kernels

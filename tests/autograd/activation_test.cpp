@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "lockstep/autograd/activations.hpp"
 #include "lockstep/autograd/convolution.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
@@ -74,7 +75,7 @@ TEST(Activation, of_a_convolution_has_the_bits_of_two_operations) {
                                  uniform({5, 2, 3, 3}, 2, -1, 1, dtype)};
       for (const bool bias : {false, true}) {
         if (bias) inputs.push_back(uniform({5}, 3, -1, 1, dtype));
-        const ConvolutionOptions options{.padding = 1};
+        const ConvolutionOptions<> options{.padding = 1};
         expect_same_bits(
             inputs, [&](const Inputs& x) { return conv2d(x[0], x[1], bias_of(x), options, f); },
             [&](const Inputs& x) { return apply(f, conv2d(x[0], x[1], bias_of(x), options)); });

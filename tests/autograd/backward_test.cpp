@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "lockstep/autograd/operations.hpp"
+#include "lockstep/autograd/structure.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"

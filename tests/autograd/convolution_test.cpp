@@ -1,4 +1,5 @@
 #include "lockstep/autograd/convolution.hpp"
+#include "lockstep/autograd/pooling.hpp"
 
 #include <cmath>
 #include <limits>
@@ -72,7 +73,7 @@ TEST(Conv2dOperation, slides_a_kernel_over_the_padded_image) {
 }
 
 TEST(Conv2dOperation, has_the_sizes_of_pytorch) {
-  const auto shape = [](const Shape& x, Size2d kernel, const ConvolutionOptions& options) {
+  const auto shape = [](const Shape& x, Size2d kernel, const ConvolutionOptions<>& options) {
     return conv2d(zeros(x), zeros({5, 3, kernel.height, kernel.width}), {}, options).shape();
   };
   EXPECT_EQ(shape({2, 3, 28, 28}, 3, {}), (Shape{2, 5, 26, 26}));
@@ -85,7 +86,7 @@ TEST(Conv2dOperation, has_the_sizes_of_pytorch) {
 TEST(Conv2dOperation, differentiates) {
   struct Case {
     Size2d image, kernel;
-    ConvolutionOptions options;
+    ConvolutionOptions<> options;
   };
   const std::vector<Case> cases{
       {{4, 5}, 1, {}},
@@ -186,7 +187,7 @@ TEST(Conv2dOperation, refuses_what_does_not_fit) {
 }
 
 TEST(Conv2dOperation, refuses_options_outside_their_range) {
-  const auto refuses = [](const ConvolutionOptions& options, const auto&... parts) {
+  const auto refuses = [](const ConvolutionOptions<>& options, const auto&... parts) {
     return throws<OptionError>(
         [&] {
           conv2d(zeros({1, 1, 4, 4}), zeros({1, 1, 2, 2}), {}, options);
@@ -273,7 +274,7 @@ TEST(MaxPool2dOperation, of_nothing_is_nothing) {
 
 TEST(MaxPool2dOperation, refuses_what_does_not_fit) {
   const Variable x = zeros({2, 3, 4, 5});
-  const auto refuses = [&]<class Error>(Error, Size2d kernel, const PoolingOptions& options,
+  const auto refuses = [&]<class Error>(Error, Size2d kernel, const PoolingOptions<>& options,
                                         const auto&... parts) {
     return throws<Error>([&] { max_pool2d(x, kernel, options); }, "max_pool2d", parts...);
   };

@@ -1,4 +1,7 @@
 #include "lockstep/autograd/operations.hpp"
+#include "lockstep/autograd/activations.hpp"
+#include "lockstep/autograd/losses.hpp"
+#include "lockstep/autograd/structure.hpp"
 
 #include <cmath>
 #include <limits>

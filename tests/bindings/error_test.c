@@ -170,7 +170,7 @@ static void names_and_options_are_checked(lockstep_communicator ranks) {
   lockstep_model model;
   lockstep_communicator none = NULL;
   OK(lockstep_model_create(&model));
-  FAILS(lockstep_model_add(model, "dense", NULL), LOCKSTEP_ERROR_NAME, "linear, conv2d");
+  FAILS(lockstep_model_add(model, "dense", NULL), LOCKSTEP_ERROR_NAME, "linear, conv1d");
   FAILS(lockstep_model_add(model, NULL, NULL), LOCKSTEP_ERROR_OPTION, "type");
   FAILS(lockstep_model_add(model, "linear", LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("in", 2))),
         LOCKSTEP_ERROR_OPTION, "'out'");
@@ -189,7 +189,7 @@ static void names_and_options_are_checked(lockstep_communicator ranks) {
             LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("in", 1), LOCKSTEP_NUMBER("out", 1),
                              LOCKSTEP_NUMBER("kernel", 1), LOCKSTEP_NUMBER("kernel", 2),
                              LOCKSTEP_NUMBER("kernel", 3))),
-        LOCKSTEP_ERROR_OPTION, "one number or two");
+        LOCKSTEP_ERROR_OPTION, "one number or 2");
   FAILS(lockstep_model_add(model, "linear",
                            LOCKSTEP_OPTIONS(LOCKSTEP_NUMBER("in", 1), LOCKSTEP_NUMBER("in", 2),
                                             LOCKSTEP_NUMBER("out", 1))),

@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/comm/environment.hpp"

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/structure.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 #include "testing/gradient_check.hpp"

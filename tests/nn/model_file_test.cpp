@@ -6,6 +6,8 @@
 
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/batch_norm.hpp"
+#include "lockstep/nn/normalization.hpp"
+#include "lockstep/nn/recurrent.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 #include "testing/throws.hpp"
 
@@ -136,6 +138,59 @@ TEST_F(ModelFile, that_is_none_is_refused_with_its_line) {
   EXPECT_TRUE(throws<DataError>([&] { read_model(path); }, path.string()));
   EXPECT_TRUE(
       throws<DataError>([&] { read_model(path.parent_path()); }, path.parent_path().string()));
+}
+
+TEST_F(ModelFile, may_have_any_layer) {
+  Sequential model = read(R"(
+dtype = "f64"
+[[layer]]
+type = "conv1d"
+in = 2
+out = 4
+kernel = 3
+padding = 1
+groups = 2
+[[layer]]
+type = "group_norm"
+groups = 2
+channels = 4
+[[layer]]
+type = "silu"
+[[layer]]
+type = "avg_pool1d"
+kernel = 2
+[[layer]]
+type = "layer_norm"
+features = [4, 3]
+eps = 1e-3
+[[layer]]
+type = "conv_transpose1d"
+in = 4
+out = 4
+kernel = 2
+stride = 2
+[[layer]]
+type = "lstm"
+in = 6
+hidden = 4
+bidirectional = true
+[[layer]]
+type = "transformer_encoder_layer"
+features = 8
+heads = 2
+feedforward = 5
+dropout = 0
+[[layer]]
+type = "leaky_relu"
+negative_slope = 0.2
+)");
+  EXPECT_EQ(model(Tensor::full({3, 2, 6}, 0.5, DType::f64)).shape(), (Shape{3, 4, 8}));
+  EXPECT_EQ(model.at<LSTM>(6).weights(0, 1).input.shape(), (Shape{16, 6}));
+  EXPECT_EQ(model.at<LayerNorm>(4).weight.dtype(), DType::f64);
+  EXPECT_TRUE(refuses<DataError>("[[layer]]\ntype = 'conv3d'\nin = 1\nout = 1\nkernel = [1, 2]\n",
+                                 "one number or 3, found 2"));
+  EXPECT_TRUE(refuses<DataError>("[[layer]]\ntype = 'gru'\nin = 1\nhidden = 1\nlayers = 0\n",
+                                 "layers >= 1"));
 }
 
 TEST(MakeLayer, knows_its_types_by_name) {

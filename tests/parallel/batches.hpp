@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/tensor/random.hpp"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/placements.hpp"
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"

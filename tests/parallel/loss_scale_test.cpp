@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/optim/adam.hpp"

@@ -12,6 +12,7 @@
 
 #include "autograd/state.hpp"
 #include "comm/placements.hpp"
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/part_begin.hpp"

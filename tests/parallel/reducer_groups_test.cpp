@@ -14,6 +14,8 @@
 #include "comm/mpi_counts.hpp"
 #include "comm/placements.hpp"
 #include "comm/resources.hpp"
+#include "lockstep/autograd/activations.hpp"
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/layers.hpp"

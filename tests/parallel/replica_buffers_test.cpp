@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/placements.hpp"
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/batch_norm.hpp"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/activations.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/nn/layers.hpp"

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "lockstep/autograd/losses.hpp"
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/nn/layers.hpp"
 #include "lockstep/optim/combined_optimizer.hpp"

@@ -36,14 +36,19 @@ std::vector<Windows> all_windows() {
           for (const std::int64_t padding : {0, 1}) {
             if (padding > kernel / 2) continue;
             if (std::min(width, height) + 2 * padding < kernel) continue;
-            all.push_back({{height, kernel, stride, padding}, {width, kernel, stride, padding}});
+            all.push_back(
+                {{}, {height, kernel, stride, padding}, {width, kernel, stride, padding}});
           }
         }
       }
     }
   }
-  all.push_back({{6, 2, 2, 0}, {9, 3, 1, 1}});
-  all.push_back({{6, 2, 1, 0}, {8, 2, 2, 0}});
+  all.push_back({{}, {6, 2, 2, 0}, {9, 3, 1, 1}});
+  all.push_back({{}, {6, 2, 1, 0}, {8, 2, 2, 0}});
+  all.push_back({{3, 2, 1, 1}, {4, 2, 2, 0}, {6, 2, 2, 0}});
+  all.push_back({{5, 3, 2, 1}, {4, 2, 1, 1}, {17, 3, 1, 1}});
+  all.push_back({{1, 1, 1, 0}, {7, 3, 1, 1, 2}, {20, 3, 2, 1, 3}});
+  all.push_back({{4, 2, 1, 0, 3}, {3, 1, 1, 0}, {33, 2, 1, 1, 4}});
   return all;
 }
 
@@ -52,26 +57,36 @@ constexpr std::int64_t channels = 3;
 // Calls f(channel, window, tap, pixel of all channels or -1) for all that a kernel sees.
 template <class F>
 void for_each_sight(const Windows& windows, F f) {
-  const auto& [vertical, horizontal] = windows;
+  const WindowAxis &deep = windows.deep, &vertical = windows.vertical,
+                   &horizontal = windows.horizontal;
+  const auto pixel = [](const WindowAxis& axis, std::int64_t window, std::int64_t tap) {
+    const std::int64_t found = window * axis.stride - axis.padding + tap * axis.dilation;
+    return found >= 0 && found < axis.extent ? found : -1;
+  };
   for (std::int64_t channel = 0; channel < channels; ++channel) {
     for (std::int64_t window = 0; window < windows.count(); ++window) {
       for (std::int64_t tap = 0; tap < windows.taps(); ++tap) {
-        const std::int64_t y = window / horizontal.count() * vertical.stride - vertical.padding +
-                               tap / horizontal.kernel;
-        const std::int64_t x = window % horizontal.count() * horizontal.stride -
-                               horizontal.padding + tap % horizontal.kernel;
-        const bool inside = y >= 0 && y < vertical.extent && x >= 0 && x < horizontal.extent;
+        const std::int64_t row = window / horizontal.count(), line = tap / horizontal.kernel;
+        const std::int64_t x =
+            pixel(horizontal, window % horizontal.count(), tap % horizontal.kernel);
+        const std::int64_t y = pixel(vertical, row % vertical.count(), line % vertical.kernel);
+        const std::int64_t z = pixel(deep, row / vertical.count(), line / vertical.kernel);
+        const bool inside = x >= 0 && y >= 0 && z >= 0;
         f(channel, window, tap,
-          inside ? channel * windows.pixels() + y * horizontal.extent + x : -1);
+          inside ? channel * windows.pixels() + (z * vertical.extent + y) * horizontal.extent + x
+                 : -1);
       }
     }
   }
 }
 
 std::string text(const Windows& windows) {
-  const auto& [v, h] = windows;
-  return ::testing::PrintToString(std::vector{v.extent, v.kernel, v.stride, v.padding, h.extent,
-                                              h.kernel, h.stride, h.padding});
+  std::vector<std::int64_t> numbers;
+  for (const WindowAxis& axis : {windows.deep, windows.vertical, windows.horizontal}) {
+    numbers.insert(numbers.end(),
+                   {axis.extent, axis.kernel, axis.stride, axis.padding, axis.dilation});
+  }
+  return ::testing::PrintToString(numbers);
 }
 
 std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }

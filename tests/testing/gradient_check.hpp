@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lockstep/autograd/operations.hpp"
+#include "lockstep/autograd/structure.hpp"
 
 namespace lockstep::testing {
 

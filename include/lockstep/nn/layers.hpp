@@ -6,9 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "lockstep/autograd/convolution.hpp"
+#include "lockstep/autograd/activations.hpp"
 #include "lockstep/autograd/operations.hpp"
+#include "lockstep/nn/activations.hpp"
+#include "lockstep/nn/convolution.hpp"
 #include "lockstep/nn/module.hpp"
+#include "lockstep/tensor/activation.hpp"
 
 #pragma GCC visibility push(default)
 
@@ -37,69 +40,6 @@ class Linear : public Module {
   void reset_parameters(RandomKey key) override;
 };
 
-struct Conv2dOptions {
-  Size2d stride = 1;
-  Size2d padding = 0;
-  bool bias = true;
-  DType dtype = DType::f32;
-};
-
-/// conv2d of images of shape (n, in, h, w). Starts as Linear does, with fan_in = in · kh · kw:
-/// from U(-1/√fan_in, 1/√fan_in). OptionError unless kernel ≥ 1, and for the options as in conv2d.
-class Conv2d : public Module {
- public:
-  Conv2d(std::int64_t in, std::int64_t out, Size2d kernel, const Conv2dOptions& options = {});
-
-  void visit(Visitor& visitor) override;
-  Variable forward(const Variable& x) override;
-  /// f(y), as the activation f after this layer would give it.
-  Variable forward(const Variable& x, Activation f);
-
-  Parameter weight;  ///< (out, in, kh, kw)
-  Parameter bias;    ///< (out); undefined without a bias
-
- protected:
-  void reset_parameters(RandomKey key) override;
-
- private:
-  ConvolutionOptions options_;
-};
-
-/// max_pool2d of images of shape (n, channels, h, w), by steps of the kernel's size unless the options
-/// have a stride. OptionError as in max_pool2d.
-class MaxPool2d : public Module {
- public:
-  explicit MaxPool2d(Size2d kernel, const PoolingOptions& options = {});
-
-  Variable forward(const Variable& x) override;
-
- private:
-  Size2d kernel_;
-  PoolingOptions options_;
-};
-
-/// max(x, 0)
-class ReLU : public Module {
- public:
-  Variable forward(const Variable& x) override;
-};
-
-class Tanh : public Module {
- public:
-  Variable forward(const Variable& x) override;
-};
-
-class Sigmoid : public Module {
- public:
-  Variable forward(const Variable& x) override;
-};
-
-/// x · Φ(x), exact.
-class GELU : public Module {
- public:
-  Variable forward(const Variable& x) override;
-};
-
 /// In training, zeroes elements with probability p and scales the others by 1 / (1 - p).
 /// Hinton et al., arXiv:1207.0580. OptionError unless 0 ≤ p < 1.
 class Dropout : public Module {
@@ -120,8 +60,39 @@ class Flatten : public Module {
   Variable forward(const Variable& x) override;
 };
 
-/// Modules one after another, named "0", "1", … Copies share them. A Linear or Conv2d and the ReLU,
-/// Tanh or Sigmoid after it are one operation, of the same bits.
+/// The rows of a weight of (count, features) that indices name, which are i64. Starts from N(0, 1), as in PyTorch.
+class Embedding : public Module {
+ public:
+  Embedding(std::int64_t count, std::int64_t features, DType dtype = DType::f32);
+
+  void visit(Visitor& visitor) override;
+  Variable forward(const Variable& indices) override;
+
+  Parameter weight;
+
+ protected:
+  void reset_parameters(RandomKey key) override;
+};
+
+/// body(x) + shortcut(x), or body(x) + x without a shortcut: He, Zhang, Ren, Sun, arXiv:1512.03385. Copies share the
+/// modules, which are named "body" and "shortcut". OptionError where there is no body.
+class Residual : public Module {
+ public:
+  explicit Residual(std::shared_ptr<Module> body, std::shared_ptr<Module> shortcut = nullptr);
+  template <class M>
+  requires(std::is_base_of_v<Module, std::decay_t<M>> &&
+           !std::is_same_v<Residual, std::decay_t<M>>) explicit Residual(M&& body)
+      : Residual(std::make_shared<std::decay_t<M>>(std::forward<M>(body))) {}
+
+  void visit(Visitor& visitor) override;
+  Variable forward(const Variable& x) override;
+
+ private:
+  std::shared_ptr<Module> body_, shortcut_;
+};
+
+/// Modules one after another, named "0", "1", … Copies share them. A Linear or a convolution, and the ReLU,
+/// Tanh or Sigmoid after it, are one operation, of the same bits.
 class Sequential : public Module {
  public:
   template <class... Modules>
