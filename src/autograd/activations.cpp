@@ -99,51 +99,38 @@ Variable elu(const Variable& x, double alpha) {
 
 namespace {
 
-struct Rows {
-  std::int64_t count, length;
-};
-
-Rows rows_of(const Variable& x, const char* what) {
+// y = f(x) of each row, by forward(rows, length, x, y) and backward(rows, length, y, dy, dx, accumulate).
+template <class Forward, class Backward>
+Variable by_rows(const char* what, const Variable& x, Forward forward, Backward backward) {
   const Shape& shape = x.shape();
   if (shape.rank() == 0) {
     throw ShapeError(fmt::format("{}: expected at least one axis, found shape ()", what));
   }
-  const std::int64_t length = shape[shape.rank() - 1];
-  return {length == 0 ? 0 : x.size() / length, length};
+  const std::int64_t length = shape[shape.rank() - 1], rows = length == 0 ? 0 : x.size() / length;
+  Tensor result = Tensor::empty(shape, x.dtype());
+  dispatch_floating(
+      x.dtype(), [&]<class T>() { forward(rows, length, x.value().data<T>(), result.data<T>()); });
+  return record(result, {x}, [result, rows, length, backward](const Tensor& gradient, Slots slots) {
+    slots[0].receive([&](Tensor& target, bool accumulate) {
+      dispatch_floating(gradient.dtype(), [&]<class T>() {
+        backward(rows, length, result.data<T>(), gradient.data<T>(), target.data<T>(), accumulate);
+      });
+    });
+  });
 }
 
 }  // namespace
 
 Variable softmax(const Variable& x) {
-  const Rows rows = rows_of(x, "softmax");
-  Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::softmax(rows.count, rows.length, x.value().data<T>(), result.data<T>());
-  });
-  return record(result, {x}, [result, rows](const Tensor& gradient, Slots slots) {
-    slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
-        kernels::softmax_gradient(rows.count, rows.length, result.data<T>(), gradient.data<T>(),
-                                  target.data<T>(), accumulate);
-      });
-    });
-  });
+  return by_rows(
+      "softmax", x, [](auto... of) { kernels::softmax(of...); },
+      [](auto... of) { kernels::softmax_gradient(of...); });
 }
 
 Variable log_softmax(const Variable& x) {
-  const Rows rows = rows_of(x, "log_softmax");
-  Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::log_softmax(rows.count, rows.length, x.value().data<T>(), result.data<T>());
-  });
-  return record(result, {x}, [result, rows](const Tensor& gradient, Slots slots) {
-    slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
-        kernels::log_softmax_gradient(rows.count, rows.length, result.data<T>(), gradient.data<T>(),
-                                      target.data<T>(), accumulate);
-      });
-    });
-  });
+  return by_rows(
+      "log_softmax", x, [](auto... of) { kernels::log_softmax(of...); },
+      [](auto... of) { kernels::log_softmax_gradient(of...); });
 }
 
 }  // namespace lockstep

@@ -298,27 +298,6 @@ Variable convolution(const char* what, const Variable& x, const Variable& weight
       });
 }
 
-// The images that windows of these numbers are in.
-Size3d transposed_extents(const WindowOptions& options, const Shape& x, const Size3d& more) {
-  const auto extent = [](std::int64_t count, std::int64_t kernel, std::int64_t stride,
-                         std::int64_t padding, std::int64_t dilation, std::int64_t rest) {
-    return (count - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + rest;
-  };
-  const std::size_t last = x.rank() - 1;
-  Size3d extents = 1;
-  extents.width = extent(x[last], options.kernel.width, options.stride.width, options.padding.width,
-                         options.dilation.width, more.width);
-  if (options.axes > 1) {
-    extents.height = extent(x[last - 1], options.kernel.height, options.stride.height,
-                            options.padding.height, options.dilation.height, more.height);
-  }
-  if (options.axes > 2) {
-    extents.depth = extent(x[last - 2], options.kernel.depth, options.stride.depth,
-                           options.padding.depth, options.dilation.depth, more.depth);
-  }
-  return extents;
-}
-
 Variable transposed_convolution(const char* what, const Variable& x, const Variable& weight,
                                 const Variable& bias, WindowOptions options, std::int64_t groups,
                                 const Size3d& more) {
@@ -330,7 +309,7 @@ Variable transposed_convolution(const char* what, const Variable& x, const Varia
   autograd::check_groups(what, in, out, groups);
   check_input(what, options.axes, x.shape(), in);
   check_bias(what, bias, out);
-  const Size3d extents = transposed_extents(options, x.shape(), more);
+  const Size3d extents = autograd::transposed_extents(options, x.shape(), more);
   if (extents.depth < 1 || extents.height < 1 || extents.width < 1) {
     throw ShapeError(fmt::format("{}: padding cuts off all of the result for an input of shape {}",
                                  what, to_string(x.shape())));

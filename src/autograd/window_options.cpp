@@ -111,6 +111,19 @@ Size3d counts(const Windows& windows) {
   return {windows.deep.count(), windows.vertical.count(), windows.horizontal.count()};
 }
 
+Size3d transposed_extents(const WindowOptions& options, const Shape& x, const Size3d& more) {
+  const auto axes = static_cast<std::size_t>(options.axes);
+  const auto kernel = numbers(options.kernel), stride = numbers(options.stride),
+             padding = numbers(options.padding), dilation = numbers(options.dilation);
+  std::array<std::int64_t, 3> extents = numbers(more);
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const std::int64_t count = axis + axes < 3 ? 1 : x[axis + axes - 1];
+    extents[axis] +=
+        (count - 1) * stride[axis] - 2 * padding[axis] + dilation[axis] * (kernel[axis] - 1) + 1;
+  }
+  return {extents[0], extents[1], extents[2]};
+}
+
 Shape shape_of(std::int64_t n, std::int64_t channels, int axes, const Size3d& extents) {
   std::array<std::int64_t, 5> all{n, channels};
   const auto sizes = numbers(extents);

@@ -49,6 +49,8 @@ kernels::Windows windows_in(const char* what, const Shape& x, const WindowOption
 /// (n, channels, …), with as many windows, or pixels, along the axes as there are.
 Shape shape_of(std::int64_t n, std::int64_t channels, int axes, const Size3d& extents);
 Size3d counts(const kernels::Windows& windows);
+/// Those of the images that have as many windows as x, of (n, channels, …), has numbers, and `more` pixels.
+Size3d transposed_extents(const WindowOptions& options, const Shape& x, const Size3d& more);
 
 /// "(n, channels, height, width)", with what stands for the first two.
 std::string axes_text(int axes, const std::string& first);

@@ -32,51 +32,16 @@ void check(const char* what, std::int64_t in, std::int64_t out, Size kernel,
   autograd::check_groups(what, in, out, options.groups);
 }
 
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const ConvolutionOptions<std::int64_t>& options, Activation f) {
-  return conv1d(x, weight, bias, options, f);
-}
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const ConvolutionOptions<Size2d>& options, Activation f) {
-  return conv2d(x, weight, bias, options, f);
-}
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const ConvolutionOptions<Size3d>& options, Activation f) {
-  return conv3d(x, weight, bias, options, f);
-}
-
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const TransposedOptions<std::int64_t>& options) {
-  return conv_transpose1d(x, weight, bias, options);
-}
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const TransposedOptions<Size2d>& options) {
-  return conv_transpose2d(x, weight, bias, options);
-}
-Variable convolve(const Variable& x, const Variable& weight, const Variable& bias,
-                  const TransposedOptions<Size3d>& options) {
-  return conv_transpose3d(x, weight, bias, options);
-}
-
-Variable pool(const Variable& x, std::int64_t kernel, const PoolingOptions<std::int64_t>& options) {
-  return max_pool1d(x, kernel, options);
-}
-Variable pool(const Variable& x, Size2d kernel, const PoolingOptions<Size2d>& options) {
-  return max_pool2d(x, kernel, options);
-}
-Variable pool(const Variable& x, Size3d kernel, const PoolingOptions<Size3d>& options) {
-  return max_pool3d(x, kernel, options);
-}
-
-Variable pool(const Variable& x, std::int64_t kernel,
-              const AveragePoolingOptions<std::int64_t>& options) {
-  return avg_pool1d(x, kernel, options);
-}
-Variable pool(const Variable& x, Size2d kernel, const AveragePoolingOptions<Size2d>& options) {
-  return avg_pool2d(x, kernel, options);
-}
-Variable pool(const Variable& x, Size3d kernel, const AveragePoolingOptions<Size3d>& options) {
-  return avg_pool3d(x, kernel, options);
+// One of the three, by the number of axes.
+template <class Size, class Line, class Image, class Deep, class... Operands>
+Variable by_axes(Line line, Image image, Deep deep, const Operands&... operands) {
+  if constexpr (axes_of<Size> == 1) {
+    return line(operands...);
+  } else if constexpr (axes_of<Size> == 2) {
+    return image(operands...);
+  } else {
+    return deep(operands...);
+  }
 }
 
 }  // namespace
@@ -111,7 +76,7 @@ Variable Conv<Size>::forward(const Variable& x) {
 
 template <class Size>
 Variable Conv<Size>::forward(const Variable& x, Activation f) {
-  return convolve(x, weight, bias, options_, f);
+  return by_axes<Size>(conv1d, conv2d, conv3d, x, weight, bias, options_, f);
 }
 
 template <class Size>
@@ -144,7 +109,8 @@ void ConvTranspose<Size>::reset_parameters(RandomKey key) {
 
 template <class Size>
 Variable ConvTranspose<Size>::forward(const Variable& x) {
-  return convolve(x, weight, bias, options_);
+  return by_axes<Size>(conv_transpose1d, conv_transpose2d, conv_transpose3d, x, weight, bias,
+                       options_);
 }
 
 template <class Size>
@@ -156,7 +122,7 @@ MaxPool<Size>::MaxPool(Size kernel, const PoolingOptions<Size>& options)
 
 template <class Size>
 Variable MaxPool<Size>::forward(const Variable& x) {
-  return pool(x, kernel_, options_);
+  return by_axes<Size>(max_pool1d, max_pool2d, max_pool3d, x, kernel_, options_);
 }
 
 template <class Size>
@@ -168,7 +134,7 @@ AvgPool<Size>::AvgPool(Size kernel, const AveragePoolingOptions<Size>& options)
 
 template <class Size>
 Variable AvgPool<Size>::forward(const Variable& x) {
-  return pool(x, kernel_, options_);
+  return by_axes<Size>(avg_pool1d, avg_pool2d, avg_pool3d, x, kernel_, options_);
 }
 
 Variable GlobalAvgPool::forward(const Variable& x) { return global_avg_pool(x); }
