@@ -290,7 +290,8 @@ TEST(SharedBuffer, differences_beyond_what_is_copied_are_found_as_well) {
 }
 
 TEST(SharedBuffer, whoever_waits_for_a_rank_that_has_gone_is_told) {
-  if (world().size() == 1) return;
+  // Memory that is shared tells it, and where there is none it takes the deadline.
+  if (world().placement().nodes.front().size() == 1) return;
   auto buffer = std::make_unique<SharedBuffer<float>>(world(), 1000);
   buffer->all_reduce();
   if (world().rank() == 0) {
