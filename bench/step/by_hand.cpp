@@ -31,6 +31,7 @@ using lockstep::check_mpi;
 
 enum class Reduction { at_once, one_a_parameter };
 
+template <class T>
 class Training {
  public:
   Training(const bench::Network& network, const lockstep::Communicator& ranks, Reduction reduction)
@@ -41,7 +42,7 @@ class Training {
         batches_(network, ranks.rank()) {
     const auto model = bench::make_model(network);
     for (const auto& [name, parameter] : model.named_parameters()) {
-      const auto numbers = parameter.value().span<float>();
+      const auto numbers = parameter.value().template span<T>();
       values_.insert(values_.end(), numbers.begin(), numbers.end());
       sizes_.push_back(static_cast<int>(numbers.size()));
     }
@@ -53,13 +54,13 @@ class Training {
 
   void step() {
     const lockstep::data::Batch& batch = batches_.next();
-    forward(std::as_const(batch.inputs).data<float>());
+    forward(std::as_const(batch.inputs).template data<T>());
     if (network_.classifies) {
       cross_entropy(std::as_const(batch.targets).data<std::int64_t>());
     } else {
-      squared_error(std::as_const(batch.targets).data<float>());
+      squared_error(std::as_const(batch.targets).template data<T>());
     }
-    backward(std::as_const(batch.inputs).data<float>());
+    backward(std::as_const(batch.inputs).template data<T>());
     reduce();
     if (network_.adam) {
       adam();
@@ -83,26 +84,26 @@ class Training {
       const auto& channels = bench::Network::channels;
       Index side = bench::Network::side;
       for (std::size_t i = 0; i + 1 < std::size(channels); ++i, side /= 2) {
-        add(std::type_identity<Convolution>(), channels[i], channels[i + 1], side);
+        add(std::type_identity<Convolution<T>>(), channels[i], channels[i + 1], side);
       }
     }
     const auto& widths = network_.widths;
     const Activation between = network_.tanh ? Activation::tanh : Activation::relu;
     for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
       const bool last = i + 2 == widths.size();
-      add(std::type_identity<Linear>(), widths[i], widths[i + 1],
+      add(std::type_identity<Linear<T>>(), widths[i], widths[i + 1],
           last ? Activation::none : between);
     }
   }
 
-  void forward(const float* x) {
+  void forward(const T* x) {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       layers_[i]->forward(x, results_[i].data());
       x = results_[i].data();
     }
   }
 
-  void backward(const float* x) {
+  void backward(const T* x) {
     for (std::size_t i = layers_.size(); i-- > 0;) {
       layers_[i]->backward(i > 0 ? results_[i - 1].data() : x, results_[i].data(),
                            derivatives_[i].data(), i > 0 ? derivatives_[i - 1].data() : nullptr);
@@ -111,37 +112,40 @@ class Training {
 
   void cross_entropy(const std::int64_t* labels) {
     const Index rows = network_.batch, classes = network_.widths.back();
-    const ConstMap logits(results_.back().data(), rows, classes);
-    Map gradient(derivatives_.back().data(), rows, classes);
+    const ConstMap<T> logits(results_.back().data(), rows, classes);
+    Map<T> gradient(derivatives_.back().data(), rows, classes);
     loss_ = 0;
     for (Index row = 0; row < rows; ++row) {
-      const float largest = logits.row(row).maxCoeff();
+      const T largest = logits.row(row).maxCoeff();
       auto p = gradient.row(row);
       p = (logits.row(row).array() - largest).exp();
-      const float sum = p.sum();
-      p /= sum * static_cast<float>(rows);
-      p[labels[row]] -= 1 / static_cast<float>(rows);
+      const T sum = p.sum();
+      p /= sum * static_cast<T>(rows);
+      p[labels[row]] -= 1 / static_cast<T>(rows);
       loss_ += std::log(sum) - (logits(row, labels[row]) - largest);
     }
-    loss_ /= static_cast<float>(rows);
+    loss_ /= static_cast<T>(rows);
   }
 
-  void squared_error(const float* targets) {
+  void squared_error(const T* targets) {
+    using Numbers = Eigen::Array<T, Eigen::Dynamic, 1>;
     const auto size = static_cast<Index>(results_.back().size());
-    const Eigen::Map<const Eigen::ArrayXf> y(results_.back().data(), size), target(targets, size);
-    Eigen::Map<Eigen::ArrayXf> gradient(derivatives_.back().data(), size);
+    const Eigen::Map<const Numbers> y(results_.back().data(), size), target(targets, size);
+    Eigen::Map<Numbers> gradient(derivatives_.back().data(), size);
     gradient = y - target;
     loss_ = gradient.square().mean();
-    gradient *= 2 / static_cast<float>(size);
+    gradient *= 2 / static_cast<T>(size);
   }
 
   // The sum: the update divides it.
   void reduce() {
-    const auto all_reduce = [this](float* gradients, int size) {
-      check_mpi(MPI_Allreduce(MPI_IN_PLACE, gradients, size, MPI_FLOAT, MPI_SUM, communicator_),
-                "MPI_Allreduce");
+    const auto all_reduce = [this](T* gradients, int size) {
+      check_mpi(
+          MPI_Allreduce(MPI_IN_PLACE, gradients, size,
+                        std::is_same_v<T, float> ? MPI_FLOAT : MPI_DOUBLE, MPI_SUM, communicator_),
+          "MPI_Allreduce");
     };
-    float* gradients = gradients_.data();
+    T* gradients = gradients_.data();
     if (reduction_ == Reduction::at_once) {
       return all_reduce(gradients, static_cast<int>(gradients_.size()));
     }
@@ -152,11 +156,11 @@ class Training {
   }
 
   void sgd() {
-    const auto scale = 1 / static_cast<float>(ranks_), lr = static_cast<float>(network_.lr),
-               momentum = static_cast<float>(network_.momentum);
-    const float* __restrict g = gradients_.data();
-    float* __restrict m = moments_.data();
-    float* __restrict x = values_.data();
+    const auto scale = 1 / static_cast<T>(ranks_), lr = static_cast<T>(network_.lr),
+               momentum = static_cast<T>(network_.momentum);
+    const T* __restrict g = gradients_.data();
+    T* __restrict m = moments_.data();
+    T* __restrict x = values_.data();
     for (std::size_t i = 0; i < values_.size(); ++i) {
       m[i] = momentum * m[i] + scale * g[i];
       x[i] -= lr * m[i];
@@ -164,17 +168,18 @@ class Training {
   }
 
   void adam() {
-    constexpr float beta1 = 0.9F, beta2 = 0.999F, eps = 1e-8F;
+    constexpr auto beta1 = static_cast<T>(0.9), beta2 = static_cast<T>(0.999),
+                   eps = static_cast<T>(1e-8);
     ++steps_;
-    const auto scale = 1 / static_cast<float>(ranks_);
-    const auto lr = static_cast<float>(network_.lr / (1 - std::pow(beta1, steps_)));
-    const auto root = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps_)));
-    const float* __restrict g = gradients_.data();
-    float* __restrict m = moments_.data();
-    float* __restrict v = squares_.data();
-    float* __restrict x = values_.data();
+    const auto scale = 1 / static_cast<T>(ranks_);
+    const auto lr = static_cast<T>(network_.lr / (1 - std::pow(beta1, steps_)));
+    const auto root = static_cast<T>(1 / std::sqrt(1 - std::pow(beta2, steps_)));
+    const T* __restrict g = gradients_.data();
+    T* __restrict m = moments_.data();
+    T* __restrict v = squares_.data();
+    T* __restrict x = values_.data();
     for (std::size_t i = 0; i < values_.size(); ++i) {
-      const float gradient = scale * g[i];
+      const T gradient = scale * g[i];
       m[i] = beta1 * m[i] + (1 - beta1) * gradient;
       v[i] = beta2 * v[i] + (1 - beta2) * gradient * gradient;
       x[i] -= lr * m[i] / (std::sqrt(v[i]) * root + eps);
@@ -187,12 +192,23 @@ class Training {
   Reduction reduction_;
   bench::Batches batches_;
   std::vector<int> sizes_;  // of the parameters
-  std::vector<float> values_, gradients_, moments_, squares_;
-  std::vector<std::unique_ptr<Layer>> layers_;
-  std::vector<std::vector<float>> results_, derivatives_;  // by layer
+  std::vector<T> values_, gradients_, moments_, squares_;
+  std::vector<std::unique_ptr<Layer<T>>> layers_;
+  std::vector<std::vector<T>> results_, derivatives_;  // by layer
   int steps_ = 0;
-  float loss_ = 0;
+  T loss_ = 0;
 };
+
+template <class T>
+bench::SetUp step(const bench::Network& network, const lockstep::Communicator& ranks,
+                  Reduction reduction) {
+  return [&network, &ranks, reduction] {
+    const auto training = std::make_shared<Training<T>>(network, ranks, reduction);
+    return [training, &ranks](double seconds) -> bench::Measurement {
+      return {1e3 * bench::median_times(ranks, seconds, {[&] { training->step(); }})[0]};
+    };
+  };
+}
 
 }  // namespace
 
@@ -207,12 +223,9 @@ int main(int argc, char** argv) {
     const lockstep::Communicator world(MPI_COMM_WORLD);
     std::map<std::string, bench::SetUp> cases;
     for (const bench::Network& network : bench::networks()) {
-      cases[network.name] = [&]() -> bench::Case {
-        const auto training = std::make_shared<Training>(network, world, reduction);
-        return [training, &world](double seconds) -> bench::Measurement {
-          return {1e3 * bench::median_times(world, seconds, {[&] { training->step(); }})[0]};
-        };
-      };
+      cases[network.name] = network.dtype == lockstep::DType::f64
+                                ? step<double>(network, world, reduction)
+                                : step<float>(network, world, reduction);
     }
     bench::serve(world, cases);
     return 0;

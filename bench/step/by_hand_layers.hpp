@@ -12,39 +12,46 @@
 namespace by_hand {
 
 using Index = Eigen::Index;
-using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using Map = Eigen::Map<Matrix>;
-using ConstMap = Eigen::Map<const Matrix>;
+template <class T>
+using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using Map = Eigen::Map<Matrix<T>>;
+template <class T>
+using ConstMap = Eigen::Map<const Matrix<T>>;
 
 enum class Activation { none, relu, tanh };
 
-inline void activate(Activation activation, Map y) {
-  if (activation == Activation::relu) y = y.cwiseMax(0.0F);
+template <class T>
+void activate(Activation activation, Map<T> y) {
+  if (activation == Activation::relu) y = y.cwiseMax(T{0});
   if (activation == Activation::tanh) y = y.array().tanh();
 }
 
 // Makes the gradient of y = activation(x) that of x.
-inline void deactivate(Activation activation, const ConstMap& y, Map gradient) {
+template <class T>
+void deactivate(Activation activation, const ConstMap<T>& y, Map<T> gradient) {
   if (activation == Activation::relu) {
-    gradient = (y.array() > 0.0F).select(gradient, 0.0F);
+    gradient = (y.array() > T{0}).select(gradient, T{0});
   } else if (activation == Activation::tanh) {
     gradient.array() *= 1 - y.array().square();
   }
 }
 
 // A row each sample. Its parameters are windows of the flat buffers.
+template <class T>
 class Layer {
  public:
   virtual ~Layer() = default;
-  virtual void forward(const float* x, float* y) = 0;
+  virtual void forward(const T* x, T* y) = 0;
   // Spoils dy. dx is nullptr where nobody needs it.
-  virtual void backward(const float* x, const float* y, float* dy, float* dx) = 0;
+  virtual void backward(const T* x, const T* y, T* dy, T* dx) = 0;
   virtual Index outputs() const = 0;  // of a sample
 };
 
-class Linear : public Layer {
+template <class T>
+class Linear : public Layer<T> {
  public:
-  Linear(Index batch, Index in, Index out, Activation activation, float* values, float* gradients)
+  Linear(Index batch, Index in, Index out, Activation activation, T* values, T* gradients)
       : batch_(batch),
         in_(in),
         out_(out),
@@ -52,20 +59,20 @@ class Linear : public Layer {
         weight_(values),
         gradient_(gradients) {}
 
-  void forward(const float* x, float* y) override {
-    Map result(y, batch_, out_);
-    result.noalias() = ConstMap(x, batch_, in_) * ConstMap(weight_, out_, in_).transpose();
-    result.rowwise() += ConstMap(weight_ + out_ * in_, 1, out_).row(0);
-    activate(activation_, result);
+  void forward(const T* x, T* y) override {
+    Map<T> result(y, batch_, out_);
+    result.noalias() = ConstMap<T>(x, batch_, in_) * ConstMap<T>(weight_, out_, in_).transpose();
+    result.rowwise() += ConstMap<T>(weight_ + out_ * in_, 1, out_).row(0);
+    activate<T>(activation_, result);
   }
 
-  void backward(const float* x, const float* y, float* dy, float* dx) override {
-    Map gradient(dy, batch_, out_);
-    deactivate(activation_, ConstMap(y, batch_, out_), gradient);
-    Map(gradient_, out_, in_).noalias() = gradient.transpose() * ConstMap(x, batch_, in_);
-    Map(gradient_ + out_ * in_, 1, out_) = gradient.colwise().sum();
+  void backward(const T* x, const T* y, T* dy, T* dx) override {
+    Map<T> gradient(dy, batch_, out_);
+    deactivate<T>(activation_, ConstMap<T>(y, batch_, out_), gradient);
+    Map<T>(gradient_, out_, in_).noalias() = gradient.transpose() * ConstMap<T>(x, batch_, in_);
+    Map<T>(gradient_ + out_ * in_, 1, out_) = gradient.colwise().sum();
     if (dx != nullptr) {
-      Map(dx, batch_, in_).noalias() = gradient * ConstMap(weight_, out_, in_);
+      Map<T>(dx, batch_, in_).noalias() = gradient * ConstMap<T>(weight_, out_, in_);
     }
   }
 
@@ -74,14 +81,15 @@ class Linear : public Layer {
  private:
   Index batch_, in_, out_;
   Activation activation_;
-  const float* weight_;  // and after it the bias
-  float* gradient_;
+  const T* weight_;  // and after it the bias
+  T* gradient_;
 };
 
 // 3 × 3 with padding 1, ReLU, and the maxima of 2 × 2. Columns are kept for the backward.
-class Convolution : public Layer {
+template <class T>
+class Convolution : public Layer<T> {
  public:
-  Convolution(Index batch, Index in, Index out, Index side, float* values, float* gradients)
+  Convolution(Index batch, Index in, Index out, Index side, T* values, T* gradients)
       : batch_(batch),
         in_(in),
         out_(out),
@@ -92,40 +100,41 @@ class Convolution : public Layer {
         images_(out, pixels()),
         largest_(static_cast<std::size_t>(batch * outputs())) {}
 
-  void forward(const float* x, float* y) override {
+  void forward(const T* x, T* y) override {
     std::int32_t* largest = largest_.data();
     for (Index sample = 0; sample < batch_; ++sample, x += in_ * pixels(), y += outputs()) {
-      Map columns = columns_of(sample);
+      Map<T> columns = columns_of(sample);
       gather(x, columns.data());
-      images_.noalias() = ConstMap(weight_, out_, taps()) * columns;
-      images_.colwise() += ConstMap(weight_ + out_ * taps(), out_, 1).col(0);
+      images_.noalias() = ConstMap<T>(weight_, out_, taps()) * columns;
+      images_.colwise() += ConstMap<T>(weight_ + out_ * taps(), out_, 1).col(0);
       pool(images_.data(), y, largest);
       largest += outputs();
     }
   }
 
-  void backward(const float*, const float* y, float* dy, float* dx) override {
-    Map weight_gradient(gradient_, out_, taps()), bias_gradient(gradient_ + out_ * taps(), out_, 1);
+  void backward(const T*, const T* y, T* dy, T* dx) override {
+    Map<T> weight_gradient(gradient_, out_, taps()),
+        bias_gradient(gradient_ + out_ * taps(), out_, 1);
     weight_gradient.setZero();
     bias_gradient.setZero();
-    if (dx != nullptr) std::fill_n(dx, batch_ * in_ * pixels(), 0.0F);
+    if (dx != nullptr) std::fill_n(dx, batch_ * in_ * pixels(), T{0});
     const std::int32_t* largest = largest_.data();
     const Index pooled = outputs() / out_;
     for (Index sample = 0; sample < batch_; ++sample) {
       // ReLU commutes with the maximum, so it is here that it has its derivative.
       images_.setZero();
       for (Index channel = 0; channel < out_; ++channel) {
-        float* image = images_.row(channel).data();
+        T* image = images_.row(channel).data();
         for (Index i = 0; i < pooled; ++i, ++largest, ++y, ++dy) {
-          image[*largest] = *y > 0 ? *dy : 0.0F;
+          image[*largest] = *y > 0 ? *dy : T{0};
         }
       }
-      Map columns = columns_of(sample);
+      Map<T> columns = columns_of(sample);
       weight_gradient.noalias() += images_ * columns.transpose();
       bias_gradient += images_.rowwise().sum();
       if (dx == nullptr) continue;
       // The columns of this sample are not needed any more.
-      columns.noalias() = ConstMap(weight_, out_, taps()).transpose() * images_;
+      columns.noalias() = ConstMap<T>(weight_, out_, taps()).transpose() * images_;
       scatter(columns.data(), dx + sample * in_ * pixels());
     }
   }
@@ -136,7 +145,7 @@ class Convolution : public Layer {
   static constexpr Index kernel = bench::Network::kernel;
   Index taps() const { return in_ * kernel * kernel; }
   Index pixels() const { return side_ * side_; }
-  Map columns_of(Index sample) {
+  Map<T> columns_of(Index sample) {
     return {columns_.data() + sample * taps() * pixels(), taps(), pixels()};
   }
 
@@ -157,11 +166,11 @@ class Convolution : public Layer {
     }
   }
 
-  void gather(const float* x, float* columns) const {
-    for_rows(x, [&](Index row, const float* image, Index first, Index end) {
-      float* out = columns + row;
+  void gather(const T* x, T* columns) const {
+    for_rows(x, [&](Index row, const T* image, Index first, Index end) {
+      T* out = columns + row;
       if (image == nullptr) {
-        std::fill_n(out, side_, 0.0F);
+        std::fill_n(out, side_, T{0});
         return;
       }
       out[0] = out[side_ - 1] = 0;
@@ -169,25 +178,24 @@ class Convolution : public Layer {
     });
   }
 
-  void scatter(const float* columns, float* x) const {
-    for_rows(x, [&](Index row, float* image, Index first, Index end) {
+  void scatter(const T* columns, T* x) const {
+    for_rows(x, [&](Index row, T* image, Index first, Index end) {
       if (image == nullptr) return;
       for (Index j = first; j < end; ++j) image[j] += columns[row + j];
     });
   }
 
-  void pool(const float* __restrict images, float* __restrict y,
-            std::int32_t* __restrict largest) const {
+  void pool(const T* __restrict images, T* __restrict y, std::int32_t* __restrict largest) const {
     const auto side = static_cast<std::int32_t>(side_);
     for (Index channel = 0; channel < out_; ++channel, images += pixels()) {
       for (std::int32_t i = 0; i < side; i += 2, y += side / 2, largest += side / 2) {
-        const float* top = images + i * side;
-        const float* bottom = top + side;
+        const T* top = images + i * side;
+        const T* bottom = top + side;
         for (std::int32_t j = 0; j < side / 2; ++j) {
-          const float a = top[2 * j], b = top[2 * j + 1], c = bottom[2 * j], d = bottom[2 * j + 1];
-          const float upper = std::max(a, b), lower = std::max(c, d);
+          const T a = top[2 * j], b = top[2 * j + 1], c = bottom[2 * j], d = bottom[2 * j + 1];
+          const T upper = std::max(a, b), lower = std::max(c, d);
           const std::int32_t above = b > a ? 1 : 0, below = d > c ? side + 1 : side;
-          y[j] = std::max(std::max(upper, lower), 0.0F);
+          y[j] = std::max(std::max(upper, lower), T{0});
           largest[j] = i * side + 2 * j + (lower > upper ? below : above);
         }
       }
@@ -195,9 +203,9 @@ class Convolution : public Layer {
   }
 
   Index batch_, in_, out_, side_;
-  const float* weight_;
-  float* gradient_;
-  Matrix columns_, images_;
+  const T* weight_;
+  T* gradient_;
+  Matrix<T> columns_, images_;
   std::vector<std::int32_t> largest_;
 };
 

@@ -11,21 +11,35 @@ namespace bench {
 
 using namespace lockstep;
 
+namespace {
+
+std::vector<Network> in_both_types(std::vector<Network> all) {
+  for (std::size_t i = 0, count = all.size(); i < count; ++i) {
+    Network network = all[i];
+    network.name += "-f64";
+    network.dtype = DType::f64;
+    all.push_back(network);
+  }
+  return all;
+}
+
+}  // namespace
+
 const std::vector<Network>& networks() {
-  static const std::vector<Network> all{
-      {.name = "seed",
-       .widths = {8, 16, 32, 64, 8},
-       .batch = 5,
-       .classifies = false,
-       .adam = false},
-      {.name = "surrogate",
-       .widths = {32, 128, 128, 16},
-       .batch = 64,
-       .tanh = true,
-       .classifies = false},
-      {.name = "mnist", .widths = {784, 512, 512, 10}, .batch = 64},
-      {.name = "large", .widths = {1024, 2048, 2048, 2048, 10}, .batch = 256},
-      {.name = "cnn", .widths = {7 * 7 * 64, 128, 10}, .batch = 64, .convolutional = true}};
+  static const std::vector<Network> all = in_both_types(
+      {{.name = "seed",
+        .widths = {8, 16, 32, 64, 8},
+        .batch = 5,
+        .classifies = false,
+        .adam = false},
+       {.name = "surrogate",
+        .widths = {32, 128, 128, 16},
+        .batch = 64,
+        .tanh = true,
+        .classifies = false},
+       {.name = "mnist", .widths = {784, 512, 512, 10}, .batch = 64},
+       {.name = "large", .widths = {1024, 2048, 2048, 2048, 10}, .batch = 256},
+       {.name = "cnn", .widths = {7 * 7 * 64, 128, 10}, .batch = 64, .convolutional = true}});
   return all;
 }
 
@@ -34,7 +48,7 @@ nn::Sequential make_model(const Network& network) {
   if (network.convolutional) {
     for (std::size_t i = 0; i + 1 < std::size(Network::channels); ++i) {
       model.append(nn::Conv2d(Network::channels[i], Network::channels[i + 1], Network::kernel,
-                              {.padding = Network::kernel / 2}));
+                              {.padding = Network::kernel / 2, .dtype = network.dtype}));
       model.append(nn::ReLU());
       model.append(nn::MaxPool2d(Network::pool));
     }
@@ -43,7 +57,7 @@ nn::Sequential make_model(const Network& network) {
   for (std::size_t i = 0; i + 1 < network.widths.size(); ++i) {
     if (i > 0 && network.tanh) model.append(nn::Tanh());
     if (i > 0 && !network.tanh) model.append(nn::ReLU());
-    model.append(nn::Linear(network.widths[i], network.widths[i + 1]));
+    model.append(nn::Linear(network.widths[i], network.widths[i + 1], {.dtype = network.dtype}));
   }
   model.initialize(1);
   return model;
@@ -68,11 +82,11 @@ Batches::Batches(const Network& network, int rank) : batches_(16) {
   const std::int64_t outputs = network.widths.back();
   std::uint64_t number = 0;
   for (auto& [inputs, targets] : batches_) {
-    inputs = Tensor::empty(shape);
+    inputs = Tensor::empty(shape, network.dtype);
     fill_normal(inputs, key.fold(number++), 0, 1);
     const RandomKey target = key.fold(number++);
     if (!network.classifies) {
-      targets = Tensor::empty({network.batch, outputs});
+      targets = Tensor::empty({network.batch, outputs}, network.dtype);
       fill_normal(targets, target, 0, 1);
       continue;
     }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <lockstep/core/dtype.hpp>
 #include <lockstep/data/dataset.hpp>
 #include <lockstep/nn/layers.hpp>
 #include <lockstep/optim/named_optimizer.hpp>
@@ -29,9 +30,10 @@ struct Network {
   /// numbers, which take several times as long.
   double lr = 1e-8;
   double momentum = 0.9;
+  lockstep::DType dtype = lockstep::DType::f32;
 };
 
-/// Those of the benchmark `step`.
+/// Those of the benchmark `step`: each in f32, and as NAME-f64.
 const std::vector<Network>& networks();
 
 /// With the same initial values in every program.

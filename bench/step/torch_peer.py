@@ -26,9 +26,10 @@ def convolutional():
     return nn.Sequential(*layers, nn.Flatten(), fully_connected([7 * 7 * 64, 128, 10], nn.ReLU))
 
 
-def step(model, inputs, batch, loss, rule, **options):
+def step(model, inputs, batch, loss, rule, dtype=torch.float32, **options):
     """Milliseconds of a step. `inputs` is the shape of a sample."""
     def set_up():
+        torch.set_default_dtype(dtype)
         torch.manual_seed(1)
         replica = nn.parallel.DistributedDataParallel(model(), gradient_as_bucket_view=True)
         # So low a rate for the reason that networks.hpp gives.
@@ -62,11 +63,13 @@ def perceptron(widths, batch, activation=nn.ReLU, loss=nn.functional.cross_entro
 torch.set_num_threads(1)
 torch_ranks.join(*sys.argv[1:])
 squares = nn.functional.mse_loss
-peer.serve(f"torch {torch.__version__}", {
-    "seed": perceptron([8, 16, 32, 64, 8], 5, loss=squares, rule=torch.optim.SGD, momentum=0.9),
-    "surrogate": perceptron([32, 128, 128, 16], 64, nn.Tanh, squares),
-    "mnist": perceptron([784, 512, 512, 10], 64),
-    "large": perceptron([1024, 2048, 2048, 2048, 10], 256),
-    "cnn": step(convolutional, [1, 28, 28], 64, nn.functional.cross_entropy, torch.optim.Adam),
-    "step-1gbit": perceptron([1024, 1024, 1024, 1024, 1024, 10], 512),
-}, torch_ranks.requests(), answers=distributed.get_rank() == 0)
+cases = {"step-1gbit": perceptron([1024, 1024, 1024, 1024, 1024, 10], 512)}
+for suffix, dtype in ("", torch.float32), ("-f64", torch.float64):
+    cases.update({
+        "seed" + suffix: perceptron([8, 16, 32, 64, 8], 5, loss=squares, rule=torch.optim.SGD, momentum=0.9, dtype=dtype),
+        "surrogate" + suffix: perceptron([32, 128, 128, 16], 64, nn.Tanh, squares, dtype=dtype),
+        "mnist" + suffix: perceptron([784, 512, 512, 10], 64, dtype=dtype),
+        "large" + suffix: perceptron([1024, 2048, 2048, 2048, 10], 256, dtype=dtype),
+        "cnn" + suffix: step(convolutional, [1, 28, 28], 64, nn.functional.cross_entropy, torch.optim.Adam, dtype),
+    })
+peer.serve(f"torch {torch.__version__}", cases, torch_ranks.requests(), answers=distributed.get_rank() == 0)

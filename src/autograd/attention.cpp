@@ -10,6 +10,7 @@
 
 #include "lockstep/core/error.hpp"
 #include "tensor/dispatch.hpp"
+#include "tensor/gemm.hpp"
 #include "tensor/kernels.hpp"
 
 namespace lockstep {

@@ -8,6 +8,7 @@
 #include "lockstep/parallel/compression.hpp"
 #include "lockstep/tensor/random.hpp"
 #include "parallel/compressed_gradient.hpp"
+#include "tensor/gemm.hpp"
 #include "tensor/kernels.hpp"
 
 namespace lockstep {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor/kernels.hpp"
+
 namespace lockstep::kernels {
 
 namespace {
@@ -104,10 +106,58 @@ void col2im(const Windows& windows, std::int64_t channels, const T* columns, T* 
   }
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                            \
-  template void pad<T>(const Windows&, std::int64_t, const T*, T*);        \
-  template void crop<T>(const Windows&, std::int64_t, const T*, T*, bool); \
-  template void im2col<T>(const Windows&, std::int64_t, const T*, T*);     \
+namespace {
+
+// Calls f(map, row of results, row of y) for each row of windows.
+template <class T, class F>
+void for_window_rows(const Windows& windows, std::int64_t maps, const T* results,
+                     std::int64_t leading, T* y, F f) {
+  const auto& [deep, vertical, horizontal] = windows;
+  for (std::int64_t map = 0; map < maps; ++map, results += leading) {
+    for (std::int64_t layer = 0; layer < deep.count(); ++layer) {
+      const T* row = results + layer * vertical.padded() * horizontal.padded();
+      for (std::int64_t i = 0; i < vertical.count(); ++i, row += horizontal.padded()) {
+        f(map, row, y);
+        y += horizontal.count();
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void take_windows(const Windows& windows, std::int64_t maps, const T* results, std::int64_t leading,
+                  const T* bias, Activation f, T* y) {
+  const std::int64_t width = windows.horizontal.count();
+  const auto take = [=](std::int64_t map, const T* row, T* out) {
+    const T b = bias != nullptr ? bias[map] : -T{0};  // which changes not even the sign of a zero
+    if (f == Activation::relu) {
+      for (std::int64_t i = 0; i < width; ++i) out[i] = row[i] + b < 0 ? T{0} : row[i] + b;
+    } else {
+      for (std::int64_t i = 0; i < width; ++i) out[i] = row[i] + b;
+    }
+  };
+  for_window_rows(windows, maps, results, leading, y, take);
+  if (f != Activation::relu) activate(f, maps * windows.count(), y, y);
+}
+
+template <class T>
+void add_windows(const Windows& windows, std::int64_t maps, const T* results, std::int64_t leading,
+                 T* y) {
+  const std::int64_t width = windows.horizontal.count();
+  for_window_rows(windows, maps, results, leading, y, [=](std::int64_t, const T* row, T* out) {
+    for (std::int64_t i = 0; i < width; ++i) out[i] += row[i];
+  });
+}
+
+#define LOCKSTEP_INSTANTIATE(T)                                                                 \
+  template void take_windows<T>(const Windows&, std::int64_t, const T*, std::int64_t, const T*, \
+                                Activation, T*);                                                \
+  template void add_windows<T>(const Windows&, std::int64_t, const T*, std::int64_t, T*);       \
+  template void pad<T>(const Windows&, std::int64_t, const T*, T*);                             \
+  template void crop<T>(const Windows&, std::int64_t, const T*, T*, bool);                      \
+  template void im2col<T>(const Windows&, std::int64_t, const T*, T*);                          \
   template void col2im<T>(const Windows&, std::int64_t, const T*, T*);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)

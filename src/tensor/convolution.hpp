@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "lockstep/tensor/activation.hpp"
 #include "tensor/windows.hpp"
 
 // Numeric kernels on images of (channels, depth, height, width), for T = float and double. Padded images and
@@ -26,5 +27,16 @@ void im2col(const Windows& windows, std::int64_t channels, const T* padded, T* c
 /// The adjoint of im2col: adds each element of columns to the pixel that it came from.
 template <class T>
 void col2im(const Windows& windows, std::int64_t channels, const T* columns, T* padded);
+
+/// y (maps, windows) = f(results + bias), where the `leading` results of a map are those of windows that begin at one
+/// pixel of a padded image after the other; without a bias where that is nullptr.
+template <class T>
+void take_windows(const Windows& windows, std::int64_t maps, const T* results, std::int64_t leading,
+                  const T* bias, Activation f, T* y);
+
+/// y (maps, windows) += results, as take_windows() finds them.
+template <class T>
+void add_windows(const Windows& windows, std::int64_t maps, const T* results, std::int64_t leading,
+                 T* y);
 
 }  // namespace lockstep::kernels

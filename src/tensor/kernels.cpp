@@ -1,7 +1,5 @@
 #include "tensor/kernels.hpp"
 
-// Eigen's products of small matrices depend on the address of the result.
-#define EIGEN_GEMM_TO_COEFFBASED_THRESHOLD 0
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
@@ -76,42 +74,7 @@ double sum_blocks(std::int64_t n, F f) {
   return total;
 }
 
-template <class T>
-using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-template <class Product, class T>
-void assign_product(const Product& product, Eigen::Map<Matrix<T>> c, bool accumulate) {
-  if (accumulate) {
-    c.noalias() += product;
-  } else {
-    c.noalias() = product;
-  }
-}
-
 }  // namespace
-
-template <class T>
-void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-          std::int64_t k, const T* a, const T* b, T* c, bool accumulate) {
-  // Block sizes follow from the cache sizes, and sums from block sizes: fixed here, so that the
-  // bits do not change from one machine to the next of its kind.
-  [[maybe_unused]] static const bool pinned =
-      (Eigen::setCpuCacheSizes(32 << 10, 512 << 10, 8 << 20), true);
-  const bool ta = transpose_a == Transpose::yes;
-  const bool tb = transpose_b == Transpose::yes;
-  const Eigen::Map<const Matrix<T>> matrix_a(a, ta ? k : m, ta ? m : k);
-  const Eigen::Map<const Matrix<T>> matrix_b(b, tb ? n : k, tb ? k : n);
-  const Eigen::Map<Matrix<T>> matrix_c(c, m, n);
-  if (ta && tb) {
-    assign_product(matrix_a.transpose() * matrix_b.transpose(), matrix_c, accumulate);
-  } else if (ta) {
-    assign_product(matrix_a.transpose() * matrix_b, matrix_c, accumulate);
-  } else if (tb) {
-    assign_product(matrix_a * matrix_b.transpose(), matrix_c, accumulate);
-  } else {
-    assign_product(matrix_a * matrix_b, matrix_c, accumulate);
-  }
-}
 
 template <class T>
 void exp(std::int64_t n, const T* x, T* y) {
@@ -324,8 +287,6 @@ double softmax_cross_entropy(std::int64_t rows, std::int64_t classes, const T* l
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                    \
-  template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*,  \
-                        const T*, T*, bool);                                                       \
   template void exp<T>(std::int64_t, const T*, T*);                                                \
   template void log<T>(std::int64_t, const T*, T*);                                                \
   template double sum<T>(std::int64_t, const T*);                                                  \

@@ -9,14 +9,6 @@
 // treat the last elements of a range as they treat all others.
 namespace lockstep::kernels {
 
-enum class Transpose : bool { no, yes };
-
-/// Row-major C (m × n) = op(A) · op(B) [+ C], with op(A) of m × k and op(B) of k × n. The one place
-/// where matrices are multiplied.
-template <class T>
-void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-          std::int64_t k, const T* a, const T* b, T* c, bool accumulate);
-
 /// y[i] = exp(x[i])
 template <class T>
 void exp(std::int64_t n, const T* x, T* y);

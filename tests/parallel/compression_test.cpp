@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "checkpoint/allocation_counter.hpp"
+#include "lockstep/tensor/memory_pool.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 #include "parallel/simulated_nodes.hpp"
+#include "tensor/gemm.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
@@ -23,6 +25,7 @@ namespace {
 
 using testing::add;
 using testing::allocated_bytes;
+using testing::allocations_left;
 using testing::normal;
 using testing::SimulatedNodes;
 
@@ -200,6 +203,23 @@ TEST_P(EachMethod, takes_no_memory_in_a_reduction) {
   gradient.fill(0);
   reduce();
   EXPECT_EQ(allocated_bytes(), before);
+}
+
+// As PowerSGD does in the middle of a reduction, where one rank alone must not fail.
+TEST(Compression, multiplies_matrices_where_there_is_no_memory) {
+  constexpr std::int64_t m = 200, n = 100, k = 300;
+  const Tensor a = normal(1, {m, k}), b = normal(2, {k, n});
+  const auto product = [&](std::size_t allocations) {
+    Tensor c = Tensor::zeros({m, n});
+    memory_pool::give_back();
+    allocations_left() = allocations;
+    kernels::gemm(kernels::Transpose::no, kernels::Transpose::no, m, n, k, a.data<float>(),
+                  b.data<float>(), c.data<float>(), false);
+    EXPECT_EQ(allocations_left(), allocations - 1);  // it has asked for some
+    allocations_left() = SIZE_MAX;
+    return c;
+  };
+  EXPECT_TRUE(bit_equal(product(0), product(1)));
 }
 
 // Least squares: node n has f_n(x) = Σ_i h_i (x_i - t_n,i)² / 2, with targets of its own, so that its

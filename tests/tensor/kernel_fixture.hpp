@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "lockstep/tensor/random.hpp"
+#include "lockstep/tensor/tensor.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 
 namespace lockstep::testing {
@@ -33,5 +35,21 @@ template <class T>
 bool same_bits(const T* a, const T* b, std::size_t n) {
   return n == 0 || std::memcmp(a, b, n * sizeof(T)) == 0;
 }
+
+/// A copy of numbers that starts `offset` elements after a 64-byte boundary.
+template <class T>
+class Shifted {
+ public:
+  Shifted(const std::vector<T>& numbers, std::size_t offset)
+      : memory_(Tensor::empty({static_cast<std::int64_t>(numbers.size() + offset)}, dtype_of<T>)),
+        begin_(memory_.data<T>() + offset) {
+    std::copy(numbers.begin(), numbers.end(), begin_);
+  }
+  T* data() { return begin_; }
+
+ private:
+  Tensor memory_;
+  T* begin_;
+};
 
 }  // namespace lockstep::testing
