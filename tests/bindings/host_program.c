@@ -150,6 +150,6 @@ int main(int argc, char** argv) {
     if (finalized != (strcmp(begin, "library") == 0)) return 7;
     if (!finalized) MPI_Finalize();
   }
-  printf("ended\n");
+  fputs("ended\n", stdout); /* at once, where stdout has no buffer */
   return 0;
 }

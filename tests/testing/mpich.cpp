@@ -21,9 +21,7 @@ extern "C" unsigned ucp_worker_progress(void* worker) {
   return events;
 }
 
-// In MPI_Finalize ranks on different hosts take leave by a message that the other one answers: until it has all its own
-// answers itself, and then never again. One that answers while it is still in the call before may then be alone when
-// it takes its leave, and would wait for ever. So all come back from that call first.
+// What mpi::Environment does before MPI_Finalize, for tests in which it is the host that ends MPI.
 extern "C" void* ucp_disconnect_nb(void* endpoint) {
   static const auto disconnect = original<void*(void*)>("ucp_disconnect_nb");
   static bool first = true;
