@@ -44,6 +44,9 @@ void add_training(CLI::App& app, Options& options) {
   app.add_option("--batch", options.batch, "Images a step, of each (logical) replica [64]")
       ->check(at_least_one)
       ->option_text("N");
+  app.add_option("--network", options.network, "mlp: 784-512-512-10, or cnn: convolutions [mlp]")
+      ->check(CLI::IsMember({"mlp", "cnn"}))
+      ->option_text("WORD");
   app.add_option("--optimizer", options.optimizer, "sgd or adam [adam]")
       ->check(CLI::IsMember({"sgd", "adam"}))
       ->option_text("WORD");

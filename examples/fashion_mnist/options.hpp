@@ -17,6 +17,7 @@ struct Options {
   std::filesystem::path out = "run/fashion_mnist";
   std::int64_t epochs = 10;
   std::int64_t batch = 64;
+  std::string network = "mlp";
   std::string optimizer = "adam";
   std::optional<double> lr;
   double momentum = 0.9;

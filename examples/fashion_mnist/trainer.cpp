@@ -8,16 +8,44 @@
 
 using namespace lockstep;
 
-nn::Sequential make_model(const Options& options) {
+namespace {
+
+nn::Sequential perceptron(bool batch_norm) {
   nn::Sequential model{nn::Flatten()};
   std::int64_t inputs = 784;
   for (const std::int64_t width : {512, 512}) {
     model.append(nn::Linear(inputs, width));
-    if (options.batch_norm != BatchNormalisation::none) model.append(nn::BatchNorm(width));
+    if (batch_norm) model.append(nn::BatchNorm(width));
     model.append(nn::ReLU());
     inputs = width;
   }
   model.append(nn::Linear(inputs, 10));
+  return model;
+}
+
+nn::Sequential convolutional(bool batch_norm) {
+  nn::Sequential model{nn::Unflatten({1, 28, 28})};
+  std::int64_t inputs = 1;
+  for (const std::int64_t maps : {32, 64}) {
+    model.append(nn::Conv2d(inputs, maps, 3, {.padding = 1}));
+    if (batch_norm) model.append(nn::BatchNorm(maps));
+    model.append(nn::ReLU());
+    model.append(nn::MaxPool2d(2));
+    inputs = maps;
+  }
+  model.append(nn::Flatten());
+  model.append(nn::Linear(7 * 7 * inputs, 128));
+  model.append(nn::ReLU());
+  model.append(nn::Linear(128, 10));
+  return model;
+}
+
+}  // namespace
+
+nn::Sequential make_model(const Options& options) {
+  const bool batch_norm = options.batch_norm != BatchNormalisation::none;
+  nn::Sequential model =
+      options.network == "cnn" ? convolutional(batch_norm) : perceptron(batch_norm);
   model.initialize(options.seed);
   return model;
 }

@@ -10,7 +10,8 @@
 #include "options.hpp"
 #include "score.hpp"
 
-/// 784-512-512-10, with a BatchNorm after each hidden layer if there is to be one.
+/// 784-512-512-10, or two convolutions of 3 × 3 to 32 and 64 channels, each with pooling of 2 × 2, and 3136-128-10; with
+/// a BatchNorm after each convolution or hidden layer of the first if there is to be one.
 lockstep::nn::Sequential make_model(const Options& options);
 
 /// Some steps of training, on all ranks together.

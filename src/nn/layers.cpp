@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <span>
 #include <typeinfo>
 #include <utility>
+#include <vector>
 
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/autograd/structure.hpp"
@@ -57,6 +59,19 @@ Variable Flatten::forward(const Variable& x) {
   std::int64_t features = 1;
   for (std::size_t axis = 1; axis < shape.rank(); ++axis) features *= shape[axis];
   return reshape(x, {shape[0], features});
+}
+
+Variable Unflatten::forward(const Variable& x) {
+  const Shape& shape = x.shape();
+  std::vector<std::int64_t> extents(sample_.begin(), sample_.end());
+  extents.insert(extents.begin(), shape.rank() == 0 ? 1 : shape[0]);
+  const Shape result{std::span(std::as_const(extents))};
+  if (shape.rank() == 0 || result.size() != shape.size()) {
+    throw ShapeError(
+        fmt::format("Unflatten: expected samples of shape {}, found an input of shape {}",
+                    to_string(sample_), to_string(shape)));
+  }
+  return reshape(x, result);
 }
 
 Embedding::Embedding(std::int64_t count, std::int64_t features, DType dtype)

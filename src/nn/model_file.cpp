@@ -174,6 +174,11 @@ std::shared_ptr<Module> make_transformer(OptionReader& options) {
                                      .dtype = dtype_of_option(options)});
 }
 
+std::shared_ptr<Module> make_unflatten(OptionReader& options) {
+  const std::vector<std::int64_t> sample = options.integers("sample");
+  return std::make_shared<Unflatten>(Shape(std::span(sample)));
+}
+
 std::shared_ptr<Module> make_batch_norm(OptionReader& options) {
   return std::make_shared<BatchNorm>(
       extent(options, "channels"),
@@ -236,6 +241,7 @@ constexpr LayerType layer_types[]{
     {"softmax", make_plain<Softmax>},
     {"log_softmax", make_plain<LogSoftmax>},
     {"flatten", make_plain<Flatten>},
+    {"unflatten", make_unflatten},
     {"dropout", [](OptionReader& o) { return make_with<Dropout>(o, "p", 0.5); }}};
 
 const LayerType& layer_type(std::string_view name) {

@@ -153,7 +153,7 @@ TEST(SharedBuffer, reduces_random_sizes_many_times_over) {
   for (const Arrangement& arrangement : arrangements()) {
     const Communicator ranks(world().handle(), arrangement.options);
     for (std::uint64_t round = 0; round < 4; ++round) {
-      const std::size_t size = 1 + RandomKey(7).below(60000, round);
+      const std::size_t size = 1 + RandomKey(7).below(20000, round);
       SharedBuffer<float> buffer(ranks, size);
       for (std::uint64_t step = 0; step < 3; ++step) {
         fill(buffer.values(), 100 * round + step);

@@ -46,6 +46,16 @@ class Variants(Example):
         self.assertEqual(newest_state(self.out),
                          newest_state(self.last))
 
+    def test_a_convolutional_network_learns_and_resumes(self):
+        cnn = "--network", "cnn", "--lr", 2e-3
+        whole = self.check_resume(*cnn, "--batch-norm", "average")
+        self.assertEqual([record["split"] for record in whole], ["train", "test"] * 2)
+        self.assertGreater(self.variant(*cnn, epochs=3)[-1]["accuracy"], 0.9)
+        self.train(2, "--epochs", 1, out=self.folder / "mlp")
+        job = self.run_on(2, *cnn, "--epochs", 2, "--resume", out=self.folder / "mlp")
+        self.assertEqual(job.returncode, 1)
+        self.assertRegex(job.stderr, r"\Aerror: [^\n]+\n\Z")
+
     def test_accumulated_batches_make_the_step_of_a_large_one(self):
         sgd = "--optimizer", "sgd"
         self.assert_close(self.variant(*sgd, "--accumulate", 2, batch=10), self.variant(*sgd, batch=20))

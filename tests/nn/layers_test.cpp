@@ -151,6 +151,19 @@ TEST(Activations, are_the_operations_of_their_names) {
   EXPECT_TRUE(bit_equal(GELU()(x).value(), gelu(x).value()));
 }
 
+TEST(Unflatten, gives_samples_their_shape) {
+  Tensor numbers = Tensor::empty({2, 12});
+  fill_normal(numbers, RandomKey(1), 0, 1);
+  const Variable x(numbers);
+  const Variable y = Unflatten({3, 2, 2})(x);
+  EXPECT_EQ(y.shape(), (Shape{2, 3, 2, 2}));
+  EXPECT_TRUE(bit_equal(Flatten()(y).value(), x.value()));
+  EXPECT_EQ(Unflatten({12})(y).shape(), (Shape{2, 12}));
+  EXPECT_EQ(Unflatten({3, 4})(Tensor::zeros({0, 12})).shape(), (Shape{0, 3, 4}));
+  EXPECT_TRUE(throws<ShapeError>([&] { Unflatten({5})(x); }, "Unflatten", "(5)", "(2, 12)"));
+  EXPECT_THROW(Unflatten({1})(Tensor::zeros({})), ShapeError);
+}
+
 TEST(Flatten, keeps_the_first_axis) {
   EXPECT_EQ(Flatten()(Tensor::zeros({2, 3, 4})).shape(), (Shape{2, 12}));
   EXPECT_EQ(Flatten()(Tensor::zeros({5})).shape(), (Shape{5, 1}));

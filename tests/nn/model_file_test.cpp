@@ -36,6 +36,9 @@ struct ModelFile : ::testing::Test {
 TEST_F(ModelFile, is_the_model_that_its_layers_make) {
   Sequential found = read(R"(
 [[layer]]
+type = "unflatten"
+sample = [1, 6, 9]
+[[layer]]
 type = "conv2d"
 in = 1
 out = 4
@@ -71,7 +74,8 @@ out = 3
 [[layer]]
 type = "sigmoid"
 )");
-  Sequential expected{Conv2d(1, 4, {3, 2}, {.padding = {1, 0}}),
+  Sequential expected{Unflatten({1, 6, 9}),
+                      Conv2d(1, 4, {3, 2}, {.padding = {1, 0}}),
                       BatchNorm(4, {.eps = 1e-3, .momentum = 0.25}),
                       ReLU(),
                       MaxPool2d(2),
@@ -84,7 +88,7 @@ type = "sigmoid"
   found.initialize(3);
   expected.initialize(3);
   EXPECT_TRUE(bit_equal(found.state_dict(), expected.state_dict()));
-  Tensor x = Tensor::empty({5, 1, 6, 9});
+  Tensor x = Tensor::empty({5, 54});
   fill_normal(x, RandomKey(1), 0, 1);
   for (const bool training : {true, false}) {
     found.train(training);

@@ -23,11 +23,12 @@ LOCKSTEP_CALL lockstep_status lockstep_model_read(const char* path, lockstep_mod
 /* Adds a layer by its type. In options, what has a default need not be given; dtype is f32 unless
  * it is f64:
  *   linear      in, out, bias = 1, dtype
- *   conv2d      in, out, kernel, stride = 1, padding = 0, bias = 1, dtype
+ *   conv2d      in, out, kernel, stride = 1, padding = 0, dilation = 1, groups = 1, bias = 1, dtype
  *   max_pool2d  kernel, stride = kernel, padding = 0
  *   batch_norm  channels, eps = 1e-5, momentum = 0.1, affine = 1, track_running_stats = 1, dtype
  *   dropout     p = 0.5
- *   relu, tanh, sigmoid, gelu, flatten
+ *   relu, tanh, sigmoid, gelu, silu, softmax, flatten
+ * and all others of lockstep/nn/model_file.hpp, with one number where a list may be.
  * LOCKSTEP_ERROR_STATE once the model has a replica, or its parameters were asked for. */
 LOCKSTEP_CALL lockstep_status lockstep_model_add(lockstep_model model, const char* type,
                                                  const lockstep_option* options);

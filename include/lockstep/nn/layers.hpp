@@ -60,6 +60,17 @@ class Flatten : public Module {
   Variable forward(const Variable& x) override;
 };
 
+/// (n, …) becomes (n, extents of a sample). ShapeError for samples of another number of elements.
+class Unflatten : public Module {
+ public:
+  explicit Unflatten(Shape sample) : sample_(std::move(sample)) {}
+
+  Variable forward(const Variable& x) override;
+
+ private:
+  Shape sample_;
+};
+
 /// The rows of a weight of (count, features) that indices name, which are i64. Starts from N(0, 1), as in PyTorch.
 class Embedding : public Module {
  public:

@@ -30,6 +30,7 @@ namespace lockstep::nn {
 /// - "transformer_encoder_layer": features, heads, feedforward = 2048, dropout = 0.1, gelu = false,
 ///   norm_first = false, causal = false, eps = 1e-5, dtype = "f32"
 /// - "relu", "tanh", "sigmoid", "gelu", "silu", "softmax", "log_softmax", "flatten", "global_avg_pool"
+/// - "unflatten": sample, a list of extents
 /// - "softplus": beta = 1; "leaky_relu": negative_slope = 0.01; "elu": alpha = 1; "dropout": p = 0.5
 ///
 /// Sizes of kernels, strides, paddings and dilations are one number for all axes, or a list with one for each.

@@ -25,11 +25,12 @@ module lockstep_models
     !> Adds a layer by its type. In options, what has a default need not be given; dtype is "f32"
     !> unless it is "f64":
     !>   linear      in, out, bias = .true., dtype
-    !>   conv2d      in, out, kernel, stride = 1, padding = 0, bias = .true., dtype
+    !>   conv2d      in, out, kernel, stride = 1, padding = 0, dilation = 1, groups = 1, bias = .true., dtype
     !>   max_pool2d  kernel, stride = kernel, padding = 0
     !>   batch_norm  channels, eps = 1e-5, momentum = 0.1, affine = .true., track_running_stats = .true., dtype
     !>   dropout     p = 0.5
-    !>   relu, tanh, sigmoid, gelu, flatten
+    !>   relu, tanh, sigmoid, gelu, silu, softmax, flatten
+    !> and all others of lockstep/nn/model_file.hpp, with one number where a list may be.
     !> LOCKSTEP_ERROR_STATE once the model has a replica, or its parameters were asked for.
     procedure :: add => add_layer
     !> Draws all parameters anew, by the seed, of int32 or int64, and their names alone.
