@@ -109,8 +109,9 @@ DirectConvolution<T>::DirectConvolution(const Windows& windows, std::int64_t cha
       padded_(padded_image<T>(windows, channels)),
       weight_(memory<T>(whole(maps, tiles<T>().rows) * channels * windows.taps())),
       results_(memory<T>(maps * places_)) {
+  const std::vector<std::int64_t> taps = tap_offsets(windows);
   for (std::int64_t channel = 0; channel < channels; ++channel) {
-    for (const std::int64_t offset : tap_offsets(windows)) {
+    for (const std::int64_t offset : taps) {
       offsets_.push_back(channel * windows.padded_pixels() + offset);
     }
   }
