@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -191,6 +192,21 @@ TYPED_TEST(Direct, convolution_lets_nan_and_infinity_through_where_a_window_sees
         }
       }
     }
+  }
+}
+
+TYPED_TEST(Direct, convolution_without_a_bias_keeps_the_sign_of_a_zero) {
+  using T = TypeParam;
+  const Windows windows{{}, {}, {.extent = 40}};
+  DirectConvolution<T> direct(windows, 1, 1);
+  const T weight = -std::numeric_limits<T>::min();
+  direct.set_weight(&weight);
+  const std::vector<T> image(40, std::numeric_limits<T>::min());  // so that products vanish
+  std::vector<T> y(40, T{1});
+  direct.convolve(image.data(), nullptr, Activation::none, y.data());
+  for (const T found : y) {
+    EXPECT_EQ(found, T{0});
+    EXPECT_TRUE(std::signbit(found));
   }
 }
 
