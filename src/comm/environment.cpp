@@ -101,8 +101,8 @@ Environment::~Environment() {
   world_.reset();
 #ifdef MPICH_VERSION
   // Ranks of MPICH 4.0 on different hosts take leave in MPI_Finalize by messages over UCX that the other one answers: until
-  // it has its own answers, and then never again. One that answers from the barrier above may then wait for ever for
-  // answers itself; so all come out of that first.
+  // it has its own answers, and then never again. So one that comes later may wait for ever. After the barrier above some
+  // come later than others, and from this they come at about the same time.
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
 #endif
   MPI_Finalize();

@@ -1,7 +1,6 @@
 // What tests with MPICH need of UCX, through which its ranks talk.
 #include <dlfcn.h>
 #include <sched.h>
-#include <unistd.h>
 
 namespace {
 
@@ -21,11 +20,6 @@ extern "C" unsigned ucp_worker_progress(void* worker) {
   return events;
 }
 
-// What mpi::Environment does before MPI_Finalize, for tests in which it is the host that ends MPI.
-extern "C" void* ucp_disconnect_nb(void* endpoint) {
-  static const auto disconnect = original<void*(void*)>("ucp_disconnect_nb");
-  static bool first = true;
-  if (first) usleep(50'000);
-  first = false;
-  return disconnect(endpoint);
-}
+// MPI_Finalize of MPICH 4.0 asks each rank of another host for an answer here, which that does not give once it has its own
+// answers; on busy cores one in four short programs waits for ever. It then destroys what it has connected anyway.
+extern "C" void* ucp_disconnect_nb(void*) { return nullptr; }

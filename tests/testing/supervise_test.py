@@ -95,13 +95,19 @@ class Supervise(unittest.TestCase):
             self.check(job, 0, "5 n1:2,n2:3\n")
 
     def test_hosts_are_those_of_the_slurm_allocation(self):
-        self.add_hosts("n1", "n2", "n3")
         scontrol = self.folder / "scontrol"
         scontrol.write_text('#!/bin/sh\ntest "$*" = "show hostnames n[1-3]" && printf "n1\\nn2\\nn3\\n"\n')
         scontrol.chmod(0o755)
-        job = self.run_job(*self.probe, "--", "echo", "{hosts}", SLURM_JOB_NODELIST="n[1-3]",
-                           SLURM_TASKS_PER_NODE="8(x2),4", PATH=f"{self.folder}:{os.environ['PATH']}")
-        self.check(job, 0, "n1:8,n2:8,n3:4\n")
+        script = ("echo {hosts} $SLURM_JOB_NODELIST $SLURM_NODELIST $SLURM_JOB_NUM_NODES $SLURM_NNODES "
+                  "$SLURM_NTASKS $SLURM_NPROCS $SLURM_TASKS_PER_NODE")
+        for there, told in (["n1", "n2", "n3"], "n1:8,n2:8,n3:4 n1,n2,n3 n1,n2,n3 3 3 20 20 8,8,4\n"), \
+                           (["n1", "n3"], "n1:8,n3:4 n1,n3 n1,n3 2 2 12 12 8,4\n"):
+            with self.subTest(there=there):
+                (self.hosts / "n2").unlink(missing_ok=True)
+                self.add_hosts(*there)
+                job = self.run_job(*self.probe, "--", "sh", "-c", script, SLURM_JOB_NODELIST="n[1-3]",
+                                   SLURM_TASKS_PER_NODE="8(x2),4", PATH=f"{self.folder}:{os.environ['PATH']}")
+                self.check(job, 0, told)
 
     def test_hydra_gets_hosts_in_its_own_form(self):
         self.add_hosts("n1", "n2")
