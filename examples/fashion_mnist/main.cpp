@@ -94,7 +94,7 @@ int run(const Options& options, const Communicator& world) {
   if (!options.resume && checkpoints.newest()) {
     throw_collective({ErrorKind::option,
                       fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
-                                  checkpoints.path(*checkpoints.newest()).string())});
+                                  checkpoints.path(*checkpoints.newest()))});
   }
   if (checkpoints.load_latest() && options.lr) group.set_lr(*options.lr);
   // Only then is all of the state in a checkpoint, and alike on all ranks.
@@ -193,7 +193,7 @@ int run(const Options& options, const Communicator& world) {
   if (reports) {
     fmt::print("\ntest accuracy  {:.2f} % after epoch {}\n", 100 * test_score->accuracy(), epoch);
     fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
-               checkpoints.path(step).string(), metrics_path.string(), picture_path.string());
+               checkpoints.path(step), metrics_path.string(), picture_path.string());
   }
   return 0;
 }

@@ -48,13 +48,13 @@ void run(const Options& options, const Decomposition& cells, const Communicator&
   if (!options.resume && checkpoints.newest()) {
     throw_collective({ErrorKind::option,
                       fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
-                                  checkpoints.path(*checkpoints.newest()).string())});
+                                  checkpoints.path(*checkpoints.newest()))});
   }
   if (checkpoints.load_latest()) rows.give(solver.fields());
   const std::int64_t last = std::min(options.steps, options.stop_after.value_or(options.steps));
   if (step > last) {
     throw_collective({ErrorKind::option, fmt::format("'{}' is of time step {}: expected at most {}",
-                                                     checkpoints.path(step).string(), step, last)});
+                                                     checkpoints.path(step), step, last)});
   }
 
   std::optional<train::MetricsLog> metrics;
@@ -104,7 +104,7 @@ void run(const Options& options, const Decomposition& cells, const Communicator&
     return;
   }
   if (options.compare_steps > 0) compare(solver, surrogate, cells, options, ranks);
-  if (reports) fmt::print("checkpoint     {}\n", checkpoints.path(step).string());
+  if (reports) fmt::print("checkpoint     {}\n", checkpoints.path(step));
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ int run(const Options& options, const Communicator& world) {
   if (!options.resume && checkpoints.newest()) {
     throw_collective({ErrorKind::option,
                       fmt::format("'{}' exists: pass --resume to go on with it, or another --out",
-                                  checkpoints.path(*checkpoints.newest()).string())});
+                                  checkpoints.path(*checkpoints.newest()))});
   }
   checkpoints.load_latest();
   if (problem != asked) {
@@ -135,7 +135,7 @@ int run(const Options& options, const Communicator& world) {
   fmt::print("error of k     {:.2f} %, at first {:.2f} %\n", 100 * inversion.error(),
              100 * first_error);
   fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
-             checkpoints.path(step).string(), metrics_path.string(), picture_path.string());
+             checkpoints.path(step), metrics_path.string(), picture_path.string());
   return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <future>
 #include <span>
 #include <utility>
 
@@ -41,16 +42,23 @@ class BlockedSignals {
 
 }  // namespace
 
+struct BackgroundSaver::Writing {
+  std::future<void> end;
+};
+
+BackgroundSaver::BackgroundSaver(const Communicator& communicator, WhenBusy when_busy)
+    : communicator_(communicator), when_busy_(when_busy), writing_(std::make_unique<Writing>()) {}
+
 BackgroundSaver::~BackgroundSaver() {
-  if (!written_.valid()) return;
+  if (!writing_->end.valid()) return;
   try {
-    written_.get();
+    writing_->end.get();
   } catch (const std::exception& error) {
     log(LogLevel::warning, fmt::format("a save in the background has failed: {}", error.what()));
   }
 }
 
-bool BackgroundSaver::save_async(const std::filesystem::path& path, const std::vector<Item>& items,
+bool BackgroundSaver::save_async(const std::string& path, const std::vector<Item>& items,
                                  const SaveOptions& options) {
   if (when_busy_ == WhenBusy::refuse && is_busy()) return false;
   wait();
@@ -63,12 +71,13 @@ bool BackgroundSaver::save_async(const std::filesystem::path& path, const std::v
             std::vector<Tensor> tensors;
             for (std::size_t i = 0; i < gathered.size(); ++i) tensors.push_back(gathered.whole(i));
             const BlockedSignals blocked;
-            written_ = std::async(std::launch::async, [path, header, tensors = std::move(tensors)] {
-              write_state(
-                  path, header,
-                  [&tensors](std::size_t i, const auto& put) { put(bytes_of(tensors[i])); },
-                  *posix_file_system());
-            });
+            writing_->end =
+                std::async(std::launch::async, [path, header, tensors = std::move(tensors)] {
+                  write_state(
+                      path, header,
+                      [&tensors](std::size_t i, const auto& put) { put(bytes_of(tensors[i])); },
+                      *posix_file_system());
+                });
           });
   copies_.resize(next_);
   return true;
@@ -76,14 +85,14 @@ bool BackgroundSaver::save_async(const std::filesystem::path& path, const std::v
 
 void BackgroundSaver::wait() {
   communicator_.agree([this] {
-    if (written_.valid()) std::exchange(written_, {}).get();
+    if (writing_->end.valid()) std::exchange(writing_->end, {}).get();
   });
 }
 
 bool BackgroundSaver::is_busy() const {
   std::int64_t busy = 0;
-  if (written_.valid()) {
-    busy = written_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+  if (writing_->end.valid()) {
+    busy = writing_->end.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
   }
   communicator_.broadcast(std::span(&busy, 1));
   return busy != 0;

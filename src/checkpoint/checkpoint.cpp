@@ -38,8 +38,8 @@ FileInfo info_of(FileReader& file) {
 
 }  // namespace
 
-void save(const std::filesystem::path& path, const Communicator& communicator,
-          const std::vector<Item>& items, const SaveOptions& options) {
+void save(const std::string& path, const Communicator& communicator, const std::vector<Item>& items,
+          const SaveOptions& options) {
   const auto write = [&path](const Header& header, GatheredTensors& tensors) {
     write_state(
         path, header,
@@ -50,7 +50,7 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
   collect(path, communicator, items, options, take, write);
 }
 
-LoadReport load(const std::filesystem::path& path, const Communicator& communicator,
+LoadReport load(const std::string& path, const Communicator& communicator,
                 const std::vector<Item>& items, const LoadOptions& options) try {
   comm::Calls::announce(communicator, {.call = comm::Call::load});
   std::unique_ptr<FileReader> file;
@@ -72,33 +72,33 @@ LoadReport load(const std::filesystem::path& path, const Communicator& communica
     communicator.agree([&] { load_items(state, items, options); });
   } catch (const Error& error) {
     throw_collective(
-        {ErrorKind::checkpoint, fmt::format("the checkpoint '{}' is loaded only in part: {}",
-                                            path.string(), error.what())});
+        {ErrorKind::checkpoint,
+         fmt::format("the checkpoint '{}' is loaded only in part: {}", path, error.what())});
   }
   return std::move(state.report);
 } catch (const Error& error) {
   rethrow_with(path, "loaded", error);
 }
 
-void write_file(const std::filesystem::path& path, const StateDict& state) {
+void write_file(const std::string& path, const StateDict& state) {
   check_no_metadata(state);
   const FlatState flat = flatten(state);
   write_state(path, flat, make_header(flat), *posix_file_system());
 }
 
-StateDict read_file(const std::filesystem::path& path) {
+StateDict read_file(const std::string& path) {
   FileContents contents = read_contents(path);
   StateDict state = unflatten(std::move(contents.header.records), contents.tensors);
   take_metadata(state);
   return state;
 }
 
-FileInfo file_info(const std::filesystem::path& path) {
+FileInfo file_info(const std::string& path) {
   FileReader file(path);
   return info_of(file);
 }
 
-FileInfo verify_file(const std::filesystem::path& path,
+FileInfo verify_file(const std::string& path,
                      const std::function<void(std::uint64_t bytes_done)>& progress) {
   FileReader file(path);
   FileInfo info = info_of(file);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <utility>
@@ -29,9 +30,9 @@ NamedHash hash_of(const char* name, const std::string& value) {
   return {name, XXH3_64bits(value.data(), value.size())};
 }
 
-std::vector<NamedHash> describe(const std::filesystem::path& folder,
+std::vector<NamedHash> describe(const std::string& folder,
                                 const CheckpointManagerOptions& options) {
-  return {hash_of("folder", folder.string()),
+  return {hash_of("folder", folder),
           hash_of("every_steps", fmt::format("{}", options.every_steps)),
           hash_of("every_minutes", fmt::format("{}", options.every_minutes)),
           hash_of("keep_last", fmt::format("{}", options.keep_last)),
@@ -52,8 +53,7 @@ void check_at_least(const char* name, std::int64_t least, std::int64_t value) {
 
 }  // namespace
 
-CheckpointManager::CheckpointManager(const std::filesystem::path& folder,
-                                     const Communicator& communicator,
+CheckpointManager::CheckpointManager(const std::string& folder, const Communicator& communicator,
                                      std::vector<checkpoint::Item> items,
                                      const CheckpointManagerOptions& options)
     : folder_path_(folder),
@@ -144,8 +144,7 @@ std::optional<std::int64_t> CheckpointManager::load_first_sound(
     return step;
   }
   if (damaged.empty()) return std::nullopt;
-  std::string message =
-      fmt::format("none of the checkpoints in '{}' can be used", folder_path_.string());
+  std::string message = fmt::format("none of the checkpoints in '{}' can be used", folder_path_);
   for (const auto& [step, damage] : damaged) message += "; " + damage;
   throw_collective({ErrorKind::checkpoint, message});
 }
@@ -174,7 +173,7 @@ bool CheckpointManager::step(std::int64_t step, std::optional<double> metric) {
   if (!save(step, metric, options_.background && need < 2)) return false;
   if (need > 1 && communicator_.rank() == 0) {
     log(LogLevel::info, fmt::format("saved step {} in '{}' and going to stop, because of signal {}",
-                                    step, folder_path_.string(), stop_signal_));
+                                    step, folder_path_, stop_signal_));
   }
   return true;
 }
@@ -253,13 +252,13 @@ void CheckpointManager::check_goes_on(std::int64_t step) const {
     throw StateError(fmt::format(
         "the folder '{}' has a checkpoint of step {}, with which this run does not go on: call "
         "load_latest() first, or take another folder",
-        folder_path_.string(), newest_));
+        folder_path_, newest_));
   }
   if (step < saved_) {
     throw StateError(
         fmt::format("the folder '{}' has a checkpoint of step {}, so step {} cannot come "
                     "after it: to go back, take another folder",
-                    folder_path_.string(), saved_, step));
+                    folder_path_, saved_, step));
   }
 }
 
@@ -272,8 +271,8 @@ std::optional<std::int64_t> CheckpointManager::newest() const {
   return newest_ < 0 ? std::nullopt : std::optional(newest_);
 }
 
-std::filesystem::path CheckpointManager::path(std::int64_t step) const {
-  return checkpoint::checkpoint_path(folder_path_, step);
+std::string CheckpointManager::path(std::int64_t step) const {
+  return checkpoint::checkpoint_path(folder_path_, step).string();
 }
 
 }  // namespace lockstep

@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <filesystem>
 #ifndef __clang__
 // With sanitizers, GCC 12 warns of what is in it (GCC bug 105616).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -122,13 +123,13 @@ class NpyReader {
 
 }  // namespace
 
-Tensor read_npy(const std::filesystem::path& path) { return NpyReader(path).read(); }
+Tensor read_npy(const std::string& path) { return NpyReader(path).read(); }
 
-void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+void write_npy(const std::string& path, const Tensor& tensor) {
   write_npy(path, tensor, *posix_file_system());
 }
 
-void write_npy(const std::filesystem::path& path, const Tensor& tensor, FileSystem& files) {
+void write_npy(const std::string& path, const Tensor& tensor, FileSystem& files) {
   if (!tensor.defined()) throw StateError("an undefined tensor cannot be written to an NPY file");
   const Shape& shape = tensor.shape();
   std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}",

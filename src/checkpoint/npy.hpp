@@ -6,6 +6,6 @@
 namespace lockstep::checkpoint {
 
 /// write_npy() in another file system.
-void write_npy(const std::filesystem::path& path, const Tensor& tensor, FileSystem& files);
+void write_npy(const std::string& path, const Tensor& tensor, FileSystem& files);
 
 }  // namespace lockstep::checkpoint

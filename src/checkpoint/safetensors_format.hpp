@@ -15,11 +15,11 @@ inline constexpr std::uint64_t max_safetensors_header_bytes = 100'000'000;  // a
 inline constexpr const char* metadata_key = "__metadata__";
 
 /// read_safetensors(), of which `progress` is told how many bytes of the file are done.
-SafetensorsFile read_safetensors(const std::filesystem::path& path,
+SafetensorsFile read_safetensors(const std::string& path,
                                  const std::function<void(std::uint64_t bytes_done)>& progress);
 
 /// write_safetensors() in another file system.
-void write_safetensors(const std::filesystem::path& path, const StateDict& state,
+void write_safetensors(const std::string& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata, FileSystem& files);
 
 }  // namespace lockstep::checkpoint

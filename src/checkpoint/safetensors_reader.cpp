@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
@@ -283,11 +284,11 @@ class SafetensorsReader {
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::filesystem::path& path) {
-  return read_safetensors(path, {});
+SafetensorsFile read_safetensors(const std::string& path) {
+  return read_safetensors(path, nullptr);
 }
 
-SafetensorsFile read_safetensors(const std::filesystem::path& path,
+SafetensorsFile read_safetensors(const std::string& path,
                                  const std::function<void(std::uint64_t bytes_done)>& progress) {
   return SafetensorsReader(path, progress).read();
 }

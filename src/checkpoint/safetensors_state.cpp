@@ -34,8 +34,7 @@ StateDict take(const StateDict& own, const std::string& prefix, StateDict::Map& 
 
 }  // namespace
 
-void export_safetensors(const std::filesystem::path& path, const Stateful& model,
-                        const Stateful* optimizer) {
+void export_safetensors(const std::string& path, const Stateful& model, const Stateful* optimizer) {
   StateDict items;
   items["model"] = model.state_dict();
   ItemRoles roles{.model = "model", .optimizer = std::nullopt};
@@ -47,14 +46,14 @@ void export_safetensors(const std::filesystem::path& path, const Stateful& model
   write_safetensors(path, file.tensors, file.metadata);
 }
 
-void import_safetensors(const std::filesystem::path& path, Stateful& model, Stateful* optimizer) {
+void import_safetensors(const std::string& path, Stateful& model, Stateful* optimizer) {
   const SafetensorsFile file = read_safetensors(path);
   const auto check = [&path](const char* what, const auto& function) {
     try {
       return function();
     } catch (const Error& error) {
-      throw CheckpointError(fmt::format("the safetensors file '{}' does not fit the {}: {}",
-                                        path.string(), what, error.what()));
+      throw CheckpointError(fmt::format("the safetensors file '{}' does not fit the {}: {}", path,
+                                        what, error.what()));
     }
   };
   const auto metadata = file.metadata.find(optimizer_key);

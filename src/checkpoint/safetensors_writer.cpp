@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <span>
@@ -146,12 +147,12 @@ class SafetensorsWriter {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, const StateDict& state,
+void write_safetensors(const std::string& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata) {
   write_safetensors(path, state, metadata, *posix_file_system());
 }
 
-void write_safetensors(const std::filesystem::path& path, const StateDict& state,
+void write_safetensors(const std::string& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata, FileSystem& files) {
   SafetensorsWriter writer(metadata);
   writer.add("", state);

@@ -25,13 +25,12 @@ class Writer {
  public:
   ~Writer() { close(); }
 
-  void open(const std::filesystem::path& file, int rank) {
+  void open(const std::string& file, int rank) {
     const std::lock_guard lock(mutex_);
     if (descriptor_ >= 0) throw StateError("a timeline is being recorded already");
     descriptor_ = ::open(file.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
     if (descriptor_ < 0) {
-      throw DataError(
-          fmt::format("cannot write a timeline to '{}': {}", file.string(), strerror(errno)));
+      throw DataError(fmt::format("cannot write a timeline to '{}': {}", file, strerror(errno)));
     }
     rank_ = rank;
     began = Clock::now();
@@ -104,7 +103,7 @@ Writer& writer() {
 
 }  // namespace
 
-void start(const std::filesystem::path& file, int rank) { writer().open(file, rank); }
+void start(const std::string& file, int rank) { writer().open(file, rank); }
 
 void stop() noexcept { writer().close(); }
 

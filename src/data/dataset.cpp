@@ -109,16 +109,15 @@ Batch TensorDataset::batch(std::span<const std::int64_t> indices) const {
   return result;
 }
 
-TensorDataset read_idx_dataset(const std::filesystem::path& images,
-                               const std::filesystem::path& labels,
+TensorDataset read_idx_dataset(const std::string& images, const std::string& labels,
                                const TensorDatasetOptions& options) {
   const Tensor inputs = read_idx(images);
   Tensor targets = read_idx(labels);
   if (inputs.shape().rank() == 0 || targets.shape().rank() == 0 ||
       inputs.shape()[0] != targets.shape()[0]) {
-    throw DataError(fmt::format(
-        "expected as many labels as images, found shape {} in {} and {} in {}",
-        to_string(inputs.shape()), images.string(), to_string(targets.shape()), labels.string()));
+    throw DataError(
+        fmt::format("expected as many labels as images, found shape {} in {} and {} in {}",
+                    to_string(inputs.shape()), images, to_string(targets.shape()), labels));
   }
   if (!is_floating(targets.dtype())) targets = targets.to(DType::i64);
   return TensorDataset(inputs, targets, options);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -192,7 +193,7 @@ void read_elements(ByteReader& reader, std::span<To> elements) {
 
 }  // namespace
 
-Tensor read_idx(const std::filesystem::path& path) {
+Tensor read_idx(const std::string& path) {
   ByteReader reader(path);
   const Header header = read_header(reader);
   // What gzip data decompresses to is known only at its end: a first pass to there costs less than

@@ -264,9 +264,9 @@ std::shared_ptr<Module> make_layer(std::string_view type, const StateDict& optio
 
 namespace {
 
-[[noreturn]] void refuse(const std::filesystem::path& path, const toml::source_region& where,
+[[noreturn]] void refuse(const std::string& path, const toml::source_region& where,
                          const std::string& message) {
-  throw DataError(fmt::format("{}, line {}: {}", path.string(), where.begin.line, message));
+  throw DataError(fmt::format("{}, line {}: {}", path, where.begin.line, message));
 }
 
 StateValue value_of(const toml::node& node) {
@@ -299,10 +299,10 @@ std::shared_ptr<Module> layer_of(const toml::table& table, const std::string& dt
 
 }  // namespace
 
-Sequential read_model(const std::filesystem::path& path) {
+Sequential read_model(const std::string& path) {
   toml::table file;
   try {
-    file = toml::parse_file(path.string());
+    file = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
     refuse(path, error.source(), std::string(error.description()));
   }

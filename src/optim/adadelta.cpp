@@ -10,6 +10,14 @@ constexpr std::array<std::string_view, 2> slot_names{"square_avg", "acc_delta"};
 
 }  // namespace
 
+std::vector<Field> AdadeltaOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"rho", &rho, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 Adadelta::Adadelta(const AdadeltaOptions& options) : BasicRule(options) { Adadelta::check(); }
 
 std::span<const std::string_view> Adadelta::slots() const { return slot_names; }
@@ -36,5 +44,6 @@ void Adadelta::step(const UpdateRange<T>& range) const {
 
 template void Adadelta::step(const UpdateRange<float>&) const;
 template void Adadelta::step(const UpdateRange<double>&) const;
+template class BasicRule<Adadelta, AdadeltaOptions>;
 
 }  // namespace lockstep::optim

@@ -10,6 +10,15 @@ constexpr std::array<std::string_view, 1> slot_names{"sum"};
 
 }  // namespace
 
+std::vector<Field> AdagradOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"lr_decay", &lr_decay, Domain::non_negative},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"initial_accumulator_value", &initial_accumulator_value, Domain::non_negative},
+          {"eps", &eps, Domain::positive},
+          {"maximize", &maximize}};
+}
+
 Adagrad::Adagrad(const AdagradOptions& options) : BasicRule(options) { Adagrad::check(); }
 
 std::span<const std::string_view> Adagrad::slots() const { return slot_names; }
@@ -34,5 +43,6 @@ void Adagrad::step(const UpdateRange<T>& range) const {
 
 template void Adagrad::step(const UpdateRange<float>&) const;
 template void Adagrad::step(const UpdateRange<double>&) const;
+template class BasicRule<Adagrad, AdagradOptions>;
 
 }  // namespace lockstep::optim

@@ -44,6 +44,16 @@ void adam_step(const UpdateRange<T>& range, const Options& options, T scale, dou
 
 }  // namespace
 
+std::vector<Field> AdamOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"amsgrad", &amsgrad},
+          {"maximize", &maximize}};
+}
+
 Adam::Adam(const AdamOptions& options) : BasicRule(options) { Adam::check(); }
 
 std::span<const std::string_view> Adam::slots() const {
@@ -53,6 +63,16 @@ std::span<const std::string_view> Adam::slots() const {
 template <class T>
 void Adam::step(const UpdateRange<T>& range) const {
   adam_step(range, options_, gradient_factor(range), options_.weight_decay, 1.0);
+}
+
+std::vector<Field> AdamWOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"amsgrad", &amsgrad},
+          {"maximize", &maximize}};
 }
 
 AdamW::AdamW(const AdamWOptions& options) : BasicRule(options) { AdamW::check(); }
@@ -70,5 +90,7 @@ template void Adam::step(const UpdateRange<float>&) const;
 template void Adam::step(const UpdateRange<double>&) const;
 template void AdamW::step(const UpdateRange<float>&) const;
 template void AdamW::step(const UpdateRange<double>&) const;
+template class BasicRule<Adam, AdamOptions>;
+template class BasicRule<AdamW, AdamWOptions>;
 
 }  // namespace lockstep::optim

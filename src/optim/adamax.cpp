@@ -11,6 +11,15 @@ constexpr std::array<std::string_view, 2> slot_names{"exp_avg", "exp_inf"};
 
 }  // namespace
 
+std::vector<Field> AdamaxOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 Adamax::Adamax(const AdamaxOptions& options) : BasicRule(options) { Adamax::check(); }
 
 std::span<const std::string_view> Adamax::slots() const { return slot_names; }
@@ -37,5 +46,6 @@ void Adamax::step(const UpdateRange<T>& range) const {
 
 template void Adamax::step(const UpdateRange<float>&) const;
 template void Adamax::step(const UpdateRange<double>&) const;
+template class BasicRule<Adamax, AdamaxOptions>;
 
 }  // namespace lockstep::optim

@@ -10,6 +10,15 @@ constexpr std::array<std::string_view, 1> slot_names{"ax"};
 
 }  // namespace
 
+std::vector<Field> ASGDOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"lambd", &lambd, Domain::non_negative},
+          {"alpha", &alpha, Domain::non_negative},
+          {"t0", &t0, Domain::non_negative},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 ASGD::ASGD(const ASGDOptions& options) : BasicRule(options) { ASGD::check(); }
 
 std::span<const std::string_view> ASGD::slots() const { return slot_names; }
@@ -44,5 +53,6 @@ void ASGD::step(const UpdateRange<T>& range) const {
 
 template void ASGD::step(const UpdateRange<float>&) const;
 template void ASGD::step(const UpdateRange<double>&) const;
+template class BasicRule<ASGD, ASGDOptions>;
 
 }  // namespace lockstep::optim

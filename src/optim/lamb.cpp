@@ -13,6 +13,16 @@ constexpr std::array<std::string_view, 2> slot_names{"exp_avg", "exp_avg_sq"};
 
 }  // namespace
 
+std::vector<Field> LAMBOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"adapt", &adapt},
+          {"maximize", &maximize}};
+}
+
 LAMB::LAMB(const LAMBOptions& options) : BasicRule(options) { LAMB::check(); }
 
 std::span<const std::string_view> LAMB::slots() const { return slot_names; }
@@ -61,5 +71,6 @@ void LAMB::step(const UpdateRange<T>& range) const {
 
 template void LAMB::step(const UpdateRange<float>&) const;
 template void LAMB::step(const UpdateRange<double>&) const;
+template class BasicRule<LAMB, LAMBOptions>;
 
 }  // namespace lockstep::optim

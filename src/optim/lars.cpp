@@ -5,6 +5,17 @@
 
 namespace lockstep::optim {
 
+std::vector<Field> LARSOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"momentum", &momentum, Domain::non_negative},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"trust_coefficient", &trust_coefficient, Domain::positive},
+          {"eps", &eps, Domain::positive},
+          {"nesterov", &nesterov},
+          {"adapt", &adapt},
+          {"maximize", &maximize}};
+}
+
 LARS::LARS(const LARSOptions& options) : BasicRule(options) { LARS::check(); }
 
 std::span<const std::string_view> LARS::slots() const {
@@ -52,5 +63,6 @@ void LARS::step(const UpdateRange<T>& range) const {
 
 template void LARS::step(const UpdateRange<float>&) const;
 template void LARS::step(const UpdateRange<double>&) const;
+template class BasicRule<LARS, LARSOptions>;
 
 }  // namespace lockstep::optim

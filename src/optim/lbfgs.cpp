@@ -14,6 +14,17 @@
 #include "tensor/kernels.hpp"
 
 namespace lockstep::optim {
+
+std::vector<Field> LBFGSOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"max_iter", &max_iter, Domain::positive},
+          {"max_eval", &max_eval, Domain::non_negative},
+          {"tolerance_grad", &tolerance_grad, Domain::non_negative},
+          {"tolerance_change", &tolerance_change, Domain::non_negative},
+          {"history_size", &history_size, Domain::positive},
+          {"strong_wolfe", &strong_wolfe}};
+}
+
 namespace {
 
 class LBFGSHyperParameters : public HyperParameters {

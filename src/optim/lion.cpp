@@ -9,6 +9,14 @@ constexpr std::array<std::string_view, 1> slot_names{"exp_avg"};
 
 }  // namespace
 
+std::vector<Field> LionOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 Lion::Lion(const LionOptions& options) : BasicRule(options) { Lion::check(); }
 
 std::span<const std::string_view> Lion::slots() const { return slot_names; }
@@ -33,5 +41,6 @@ void Lion::step(const UpdateRange<T>& range) const {
 
 template void Lion::step(const UpdateRange<float>&) const;
 template void Lion::step(const UpdateRange<double>&) const;
+template class BasicRule<Lion, LionOptions>;
 
 }  // namespace lockstep::optim

@@ -11,6 +11,16 @@ constexpr std::array<std::string_view, 1> scalar_names{"mu_product"};
 
 }  // namespace
 
+std::vector<Field> NAdamOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"momentum_decay", &momentum_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 NAdam::NAdam(const NAdamOptions& options) : BasicRule(options) { NAdam::check(); }
 
 std::span<const std::string_view> NAdam::slots() const { return slot_names; }
@@ -47,5 +57,6 @@ void NAdam::step(const UpdateRange<T>& range) const {
 
 template void NAdam::step(const UpdateRange<float>&) const;
 template void NAdam::step(const UpdateRange<double>&) const;
+template class BasicRule<NAdam, NAdamOptions>;
 
 }  // namespace lockstep::optim

@@ -10,6 +10,15 @@ constexpr std::array<std::string_view, 2> slot_names{"exp_avg", "exp_avg_sq"};
 
 }  // namespace
 
+std::vector<Field> RAdamOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"beta1", &beta1, Domain::fraction},
+          {"beta2", &beta2, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"maximize", &maximize}};
+}
+
 RAdam::RAdam(const RAdamOptions& options) : BasicRule(options) { RAdam::check(); }
 
 std::span<const std::string_view> RAdam::slots() const { return slot_names; }
@@ -53,5 +62,6 @@ void RAdam::step(const UpdateRange<T>& range) const {
 
 template void RAdam::step(const UpdateRange<float>&) const;
 template void RAdam::step(const UpdateRange<double>&) const;
+template class BasicRule<RAdam, RAdamOptions>;
 
 }  // namespace lockstep::optim

@@ -6,6 +6,16 @@
 
 namespace lockstep::optim {
 
+std::vector<Field> RMSpropOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"alpha", &alpha, Domain::fraction},
+          {"eps", &eps, Domain::positive},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"momentum", &momentum, Domain::non_negative},
+          {"centered", &centered},
+          {"maximize", &maximize}};
+}
+
 RMSprop::RMSprop(const RMSpropOptions& options) : BasicRule(options) { RMSprop::check(); }
 
 std::span<const std::string_view> RMSprop::slots() const {
@@ -62,5 +72,6 @@ void RMSprop::step(const UpdateRange<T>& range) const {
 
 template void RMSprop::step(const UpdateRange<float>&) const;
 template void RMSprop::step(const UpdateRange<double>&) const;
+template class BasicRule<RMSprop, RMSpropOptions>;
 
 }  // namespace lockstep::optim

@@ -10,6 +10,12 @@ constexpr std::array<std::string_view, 2> slot_names{"prev", "step_size"};
 
 }  // namespace
 
+std::vector<Field> RpropOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},         {"eta_minus", &eta_minus, Domain::positive},
+          {"eta_plus", &eta_plus, Domain::positive}, {"step_min", &step_min, Domain::positive},
+          {"step_max", &step_max, Domain::positive}, {"maximize", &maximize}};
+}
+
 Rprop::Rprop(const RpropOptions& options) : BasicRule(options) { Rprop::check(); }
 
 std::span<const std::string_view> Rprop::slots() const { return slot_names; }
@@ -46,5 +52,6 @@ void Rprop::step(const UpdateRange<T>& range) const {
 
 template void Rprop::step(const UpdateRange<float>&) const;
 template void Rprop::step(const UpdateRange<double>&) const;
+template class BasicRule<Rprop, RpropOptions>;
 
 }  // namespace lockstep::optim

@@ -4,6 +4,15 @@
 
 namespace lockstep::optim {
 
+std::vector<Field> SGDOptions::fields() {
+  return {{"lr", &lr, Domain::non_negative},
+          {"momentum", &momentum, Domain::non_negative},
+          {"dampening", &dampening, Domain::non_negative},
+          {"weight_decay", &weight_decay, Domain::non_negative},
+          {"nesterov", &nesterov},
+          {"maximize", &maximize}};
+}
+
 SGD::SGD(const SGDOptions& options) : BasicRule(options) { SGD::check(); }
 
 std::span<const std::string_view> SGD::slots() const {
@@ -44,5 +53,6 @@ void SGD::step(const UpdateRange<T>& range) const {
 
 template void SGD::step(const UpdateRange<float>&) const;
 template void SGD::step(const UpdateRange<double>&) const;
+template class BasicRule<SGD, SGDOptions>;
 
 }  // namespace lockstep::optim

@@ -15,7 +15,7 @@
 namespace lockstep {
 namespace {
 
-std::string first_line(const std::filesystem::path& file) {
+std::string first_line(const std::string& file) {
   std::string line;
   std::ifstream stream(file);
   std::getline(stream, line);
@@ -23,17 +23,17 @@ std::string first_line(const std::filesystem::path& file) {
   return line;
 }
 
-void begin_file(const std::filesystem::path& file, const std::string& mark) {
+void begin_file(const std::string& file, const std::string& mark) {
   std::ofstream stream(file, std::ios::trunc);
   stream << "[\n" << mark << '\n';
   if (!stream.flush()) {
-    throw DataError(fmt::format("cannot write a timeline to '{}'", file.string()));
+    throw DataError(fmt::format("cannot write a timeline to '{}'", file));
   }
 }
 
 }  // namespace
 
-void start_timeline(const std::filesystem::path& file, const Communicator& communicator) {
+void start_timeline(const std::string& file, const Communicator& communicator) {
   communicator.agree([] {
     if (timeline::enabled()) throw StateError("a timeline is being recorded already");
   });

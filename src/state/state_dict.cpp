@@ -10,6 +10,13 @@
 
 namespace lockstep {
 
+StateDict::StateDict() = default;
+StateDict::StateDict(const StateDict& other) = default;
+StateDict::StateDict(StateDict&& other) noexcept = default;
+StateDict& StateDict::operator=(const StateDict& other) = default;
+StateDict& StateDict::operator=(StateDict&& other) noexcept = default;
+StateDict::~StateDict() = default;
+
 StateDict::StateDict(std::initializer_list<std::pair<std::string, StateValue>> entries)
     : entries_(entries.begin(), entries.end()) {}
 
@@ -52,6 +59,42 @@ StateDict StateDict::clone() const {
   return copy;
 }
 
+StateValue::StateValue() : value_(StateDict()) {}
+StateValue::StateValue(bool value) : value_(value) {}
+StateValue::StateValue(std::int64_t value) : value_(value) {}
+StateValue::StateValue(double value) : value_(value) {}
+StateValue::StateValue(std::string value) : value_(std::move(value)) {}
+StateValue::StateValue(std::string_view value) : value_(std::string(value)) {}
+StateValue::StateValue(const char* value) : value_(std::string(value)) {}
+StateValue::StateValue(Tensor value) : value_(std::move(value)) {}
+StateValue::StateValue(TensorPart value) : value_(std::move(value)) {}
+StateValue::StateValue(StateDict value) : value_(std::move(value)) {}
+StateValue::StateValue(StateList value) : value_(std::move(value)) {}
+StateValue::StateValue(const StateValue& other) = default;
+StateValue::StateValue(StateValue&& other) noexcept = default;
+StateValue& StateValue::operator=(const StateValue& other) = default;
+StateValue& StateValue::operator=(StateValue&& other) noexcept = default;
+StateValue::~StateValue() = default;
+
+template <class T>
+const T& StateValue::get(const char* expected) const {
+  const T* value = std::get_if<T>(&value_);
+  if (value != nullptr) return *value;
+  throw StateError(fmt::format("expected {} in the state dict, found {}", expected, kind()));
+}
+
+bool StateValue::as_bool() const { return get<bool>("a bool"); }
+std::int64_t StateValue::as_int() const { return get<std::int64_t>("an integer"); }
+double StateValue::as_double() const { return get<double>("a double"); }
+const std::string& StateValue::as_string() const { return get<std::string>("a string"); }
+const Tensor& StateValue::as_tensor() const { return get<Tensor>("a tensor"); }
+const TensorPart& StateValue::as_part() const { return get<TensorPart>("a part of a tensor"); }
+const StateDict& StateValue::as_dict() const { return get<StateDict>("a dict"); }
+const StateList& StateValue::as_list() const { return get<StateList>("a list"); }
+Tensor& StateValue::as_tensor() { return const_cast<Tensor&>(std::as_const(*this).as_tensor()); }
+StateDict& StateValue::as_dict() { return const_cast<StateDict&>(std::as_const(*this).as_dict()); }
+StateList& StateValue::as_list() { return const_cast<StateList&>(std::as_const(*this).as_list()); }
+
 StateValue StateValue::clone() const {
   if (const auto* tensor = std::get_if<Tensor>(&value_)) return tensor->clone();
   if (const auto* part = std::get_if<TensorPart>(&value_)) {
@@ -70,10 +113,6 @@ std::string_view StateValue::kind() const noexcept {
   constexpr std::string_view kinds[] = {"a bool",   "an integer", "a double", "a string",
                                         "a tensor", "a dict",     "a list",   "a part of a tensor"};
   return kinds[value_.index()];
-}
-
-void StateValue::throw_wrong_kind(std::string_view expected) const {
-  throw StateError(fmt::format("expected {} in the state dict, found {}", expected, kind()));
 }
 
 bool bit_equal(const StateValue& a, const StateValue& b) {

@@ -255,7 +255,7 @@ std::string line_chart_svg(const Chart& chart) {
   return svg + "</svg>\n";
 }
 
-void write_line_chart(const std::filesystem::path& path, const Chart& chart) {
+void write_line_chart(const std::string& path, const Chart& chart) {
   replace_file(path, line_chart_svg(chart));
 }
 

@@ -84,7 +84,7 @@ std::string header(const std::vector<Columns>& all) {
 
 }  // namespace
 
-void write_csv(const std::filesystem::path& path, const std::vector<MetricRecord>& records) {
+void write_csv(const std::string& path, const std::vector<MetricRecord>& records) {
   std::unordered_map<std::string, std::size_t> places;
   const std::vector<Columns> all = find_columns(records, places);
   const MetricValue nothing = List();

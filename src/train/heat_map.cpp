@@ -169,7 +169,7 @@ std::string field_picture_svg(const FieldPicture& picture) {
   return svg + chart + "</svg>\n";
 }
 
-void write_field_picture(const std::filesystem::path& path, const FieldPicture& picture) {
+void write_field_picture(const std::string& path, const FieldPicture& picture) {
   replace_file(path, field_picture_svg(picture));
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -87,21 +88,21 @@ std::optional<MetricRecord> parse_record(std::string_view text) {
   return record;
 }
 
-void check_header(std::string_view text, const std::filesystem::path& path) {
+void check_header(std::string_view text, const std::string& path) {
   const Json header = Json::parse(text, nullptr, false);
   if (!header.is_object() || header.value("schema", Json()) != schema) {
-    throw DataError(fmt::format("{}: expected a first line {}, found '{}'", path.string(),
-                                header_line(), text.substr(0, 80)));
+    throw DataError(fmt::format("{}: expected a first line {}, found '{}'", path, header_line(),
+                                text.substr(0, 80)));
   }
   const Json found = header.value("version", Json());
   if (!fits_int64(found) || found < oldest_version || found > version) {
-    throw DataError(fmt::format("{}: expected {} version {} to {}, found {}", path.string(), schema,
+    throw DataError(fmt::format("{}: expected {} version {} to {}, found {}", path, schema,
                                 oldest_version, version, found.dump()));
   }
 }
 
 // The records of a log; a last line that is not whole is left out.
-std::vector<Line> parse(std::string_view text, const std::filesystem::path& path) {
+std::vector<Line> parse(std::string_view text, const std::string& path) {
   std::vector<Line> lines;
   const bool torn_header = header_line().starts_with(text);
   for (std::size_t number = 1; !text.empty() && !torn_header; ++number) {
@@ -116,7 +117,7 @@ std::vector<Line> parse(std::string_view text, const std::filesystem::path& path
     } else if (!last) {
       throw DataError(
           fmt::format("{}: line {}: expected an object of numbers, strings and lists, found '{}'",
-                      path.string(), number, line.substr(0, 80)));
+                      path, number, line.substr(0, 80)));
     }
   }
   return lines;
@@ -142,7 +143,7 @@ bool is_beyond(const MetricRecord& record, std::string_view key, double limit) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, MetricsMode mode) : path_(path) {
+MetricsLog::MetricsLog(const std::string& path, MetricsMode mode) : path_(path) {
   std::error_code error;
   std::string text;
   std::vector<Line> lines;
@@ -186,7 +187,7 @@ void MetricsLog::keep_until(std::string_view key, double value) {
   open();
 }
 
-std::vector<MetricRecord> read_metrics(const std::filesystem::path& path) {
+std::vector<MetricRecord> read_metrics(const std::string& path) {
   std::vector<MetricRecord> records;
   for (Line& line : parse(read_file(path), path)) records.push_back(std::move(line.record));
   return records;

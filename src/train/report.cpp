@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
 #include <system_error>
 
@@ -23,7 +24,8 @@ std::string name_of(const std::filesystem::path& folder) {
 
 }  // namespace
 
-std::filesystem::path write_report(const std::filesystem::path& run, const ReportOptions& options) {
+std::string write_report(const std::string& run_folder, const ReportOptions& options) {
+  const std::filesystem::path run = run_folder;
   std::error_code error;
   if (!std::filesystem::is_directory(run, error)) {
     throw Error(fmt::format("{}: expected the folder of a run, found {}", run.string(),
@@ -31,14 +33,15 @@ std::filesystem::path write_report(const std::filesystem::path& run, const Repor
   }
   const RunMetrics metrics = collect_metrics(read_metrics(run / "metrics.jsonl"));
   const std::filesystem::path timeline =
-      options.timeline.empty() ? run / "timeline.json" : options.timeline;
+      options.timeline.empty() ? run / "timeline.json" : std::filesystem::path(options.timeline);
   std::optional<TimelinePicture> picture;
   if (!options.timeline.empty() || std::filesystem::exists(timeline, error)) {
     picture = draw_last_steps(read_timeline(timeline));
   }
-  const std::filesystem::path page = options.out.empty() ? run / "report.html" : options.out;
+  const std::filesystem::path page =
+      options.out.empty() ? run / "report.html" : std::filesystem::path(options.out);
   replace_file(page, report_page(name_of(run), metrics, picture ? &*picture : nullptr));
-  return page;
+  return page.string();
 }
 
 }  // namespace lockstep::train

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <filesystem>
-#include <future>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "lockstep/checkpoint/checkpoint.hpp"
@@ -21,8 +21,7 @@ enum class WhenBusy { wait, refuse };
 /// call, which does nothing else then.
 class BackgroundSaver {
  public:
-  explicit BackgroundSaver(const Communicator& communicator, WhenBusy when_busy = WhenBusy::wait)
-      : communicator_(communicator), when_busy_(when_busy) {}
+  explicit BackgroundSaver(const Communicator& communicator, WhenBusy when_busy = WhenBusy::wait);
   /// Waits until the file is written; not collective. An error that no call has thrown is a warning.
   ~BackgroundSaver();
   BackgroundSaver(const BackgroundSaver&) = delete;
@@ -32,7 +31,7 @@ class BackgroundSaver {
   /// What other ranks alone have, they send in this call. Returns false, and has done nothing, where the
   /// save before goes on and that is to be refused. The memory of the copy is kept for the next save.
   /// Throws as save() does.
-  bool save_async(const std::filesystem::path& path, const std::vector<Item>& items,
+  bool save_async(const std::string& path, const std::vector<Item>& items,
                   const SaveOptions& options = {});
 
   /// Whether the last save goes on.
@@ -42,13 +41,15 @@ class BackgroundSaver {
   void wait();
 
  private:
+  struct [[gnu::visibility("hidden")]] Writing;  // in a thread
+
   std::uint64_t copy(Tensor& tensor);
 
   Communicator communicator_;
   WhenBusy when_busy_;
-  std::future<void> written_;   // on rank 0, of the save that goes on or has ended last
-  std::vector<Tensor> copies_;  // of what all ranks have, in order
-  std::size_t next_ = 0;        // copy to use
+  std::unique_ptr<Writing> writing_;  // on rank 0, of the save that goes on or has ended last
+  std::vector<Tensor> copies_;        // of what all ranks have, in order
+  std::size_t next_ = 0;              // copy to use
 };
 
 }  // namespace lockstep::checkpoint

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <utility>
@@ -84,8 +83,8 @@ struct LoadReport {
 /// which names entries and ranks, where they have drifted apart, have different numbers of one part,
 /// or where nobody has one; CheckpointError where the file cannot be written; NameError where two
 /// items have one name; OptionError for options out of their range and tensors in the metadata.
-void save(const std::filesystem::path& path, const Communicator& communicator,
-          const std::vector<Item>& items, const SaveOptions& options = {});
+void save(const std::string& path, const Communicator& communicator, const std::vector<Item>& items,
+          const SaveOptions& options = {});
 
 /// Reads `path` on rank 0, a large file on other ranks of its node as well where they find the same
 /// one, and restores all items on all ranks, whatever number of ranks saved it.
@@ -94,15 +93,15 @@ void save(const std::filesystem::path& path, const Communicator& communicator,
 /// ranks: CheckpointError where the file is missing, damaged, of a newer format, or does not fit an item,
 /// with the item's name, or has names that the mode does not allow, with these. The report is the same on
 /// all ranks, except for items of each rank.
-LoadReport load(const std::filesystem::path& path, const Communicator& communicator,
+LoadReport load(const std::string& path, const Communicator& communicator,
                 const std::vector<Item>& items, const LoadOptions& options = {});
 
 /// Writes one state dict to a file with the same guarantees; not collective. NameError for an entry
 /// "metadata".
-void write_file(const std::filesystem::path& path, const StateDict& state);
+void write_file(const std::string& path, const StateDict& state);
 
 /// Reads the state of a file, without the metadata, into memory of its own; not collective.
-StateDict read_file(const std::filesystem::path& path);
+StateDict read_file(const std::string& path);
 
 /// What a checkpoint file is, beside its state.
 struct FileInfo {
@@ -114,12 +113,12 @@ struct FileInfo {
 
 /// Reads the header of a file, and verifies no more than that; not collective. CheckpointError as
 /// from load().
-FileInfo file_info(const std::filesystem::path& path);
+FileInfo file_info(const std::string& path);
 
 /// Reads and verifies all of a file as read_file() does, in memory for its header alone; not
 /// collective. `progress` is told how many bytes of the file are done. CheckpointError as from
 /// load().
-FileInfo verify_file(const std::filesystem::path& path,
+FileInfo verify_file(const std::string& path,
                      const std::function<void(std::uint64_t bytes_done)>& progress = {});
 
 }  // namespace lockstep::checkpoint

@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -73,7 +73,7 @@ class CheckpointManager {
   /// is in use by another manager, whose process and host the message names; NameError for items of
   /// one name; OptionError for options that are out of range or differ between ranks. Handlers of
   /// the signals stay until the last manager with them goes; those of before are called as well.
-  CheckpointManager(const std::filesystem::path& folder, const Communicator& communicator,
+  CheckpointManager(const std::string& folder, const Communicator& communicator,
                     std::vector<checkpoint::Item> items,
                     const CheckpointManagerOptions& options = {});
   /// Lets go of folder and signals when the last file is written; not collective.
@@ -115,7 +115,7 @@ class CheckpointManager {
   std::optional<std::int64_t> newest() const;
 
   /// Where the checkpoint of a step is, if there is one. Not collective.
-  std::filesystem::path path(std::int64_t step) const;
+  std::string path(std::int64_t step) const;
 
  private:
   void check_options() const;
@@ -126,7 +126,7 @@ class CheckpointManager {
   bool save(std::int64_t step, std::optional<double> metric, bool background);
   void went_on_to(std::int64_t step);
 
-  std::filesystem::path folder_path_;
+  std::string folder_path_;
   Communicator communicator_;
   std::vector<checkpoint::Item> items_;
   CheckpointManagerOptions options_;

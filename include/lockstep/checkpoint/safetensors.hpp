@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <map>
 #include <string>
 
@@ -23,14 +22,14 @@ struct SafetensorsFile {
 /// expected and what was found, for whatever is not as the format has it: names that come twice,
 /// tensors that overlap, bytes of no tensor, fields that a tensor does not have. The format has no
 /// checksums: elements that have changed are not noticed.
-SafetensorsFile read_safetensors(const std::filesystem::path& path);
+SafetensorsFile read_safetensors(const std::string& path);
 
 /// Writes a state with the guarantees of write_file(). Entries of a dict in it are called
 /// "dict.entry", items of a list "list.0" and so on; a bool, an integer and a double become a tensor
 /// without axes of BOOL, I64 or F64, and a string goes to the metadata. NameError where two have the
 /// same name, or one is no UTF-8; StateError for an undefined tensor; CheckpointError where the file
 /// cannot be written.
-void write_safetensors(const std::filesystem::path& path, const StateDict& state,
+void write_safetensors(const std::string& path, const StateDict& state,
                        const std::map<std::string, std::string>& metadata = {});
 
 /// Writes the state of a model under its own names, which other programs know, and that of its
@@ -38,14 +37,13 @@ void write_safetensors(const std::filesystem::path& path, const StateDict& state
 /// the model has more than tensors, the metadata `lockstep` tells what, for `lockstep convert`.
 /// StateError for an optimizer that has more state than that, as LBFGS; NameError for a model with
 /// such names of its own; else as write_safetensors().
-void export_safetensors(const std::filesystem::path& path, const Stateful& model,
+void export_safetensors(const std::string& path, const Stateful& model,
                         const Stateful* optimizer = nullptr);
 
 /// Restores a model, and an optimizer unless that is null, to the bits that were exported. Without
 /// one, an optimizer's state in the file is ignored. CheckpointError where the file cannot be used or
 /// does not fit; nothing has changed then.
-void import_safetensors(const std::filesystem::path& path, Stateful& model,
-                        Stateful* optimizer = nullptr);
+void import_safetensors(const std::string& path, Stateful& model, Stateful* optimizer = nullptr);
 
 }  // namespace lockstep::checkpoint
 

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -23,7 +22,7 @@ inline bool enabled() noexcept { return detail::recording.load(std::memory_order
 /// Records from now on, at time 0, as the row of this rank, and appends to a file that begins with
 /// "[": now and then, in stop(), and when the process ends in order. DataError where it cannot be
 /// opened, StateError where recording is under way.
-void start(const std::filesystem::path& file, int rank);
+void start(const std::string& file, int rank);
 void stop() noexcept;
 
 /// Microseconds since start().

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <span>
+#include <string>
 
 #include "lockstep/tensor/tensor.hpp"
 
@@ -59,8 +59,7 @@ class TensorDataset : public Dataset {
 
 /// The images and labels of two IDX files (see read_idx), with integer labels converted to i64.
 /// DataError, which names both files, where there are not as many labels as images.
-TensorDataset read_idx_dataset(const std::filesystem::path& images,
-                               const std::filesystem::path& labels,
+TensorDataset read_idx_dataset(const std::string& images, const std::string& labels,
                                const TensorDatasetOptions& options = {});
 
 }  // namespace lockstep::data

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <filesystem>
+#include <string>
 
 #include "lockstep/tensor/tensor.hpp"
 
@@ -15,7 +15,7 @@ namespace lockstep::data {
 /// Throws DataError, which names the file, where it is missing, damaged or not IDX, has another
 /// element type or more than Shape::max_rank axes, or holds fewer or more bytes than its header
 /// says. Memory for the array is taken only once the file is known to fill it.
-Tensor read_idx(const std::filesystem::path& path);
+Tensor read_idx(const std::string& path);
 
 }  // namespace lockstep::data
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <filesystem>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "lockstep/nn/layers.hpp"
@@ -51,7 +51,7 @@ std::shared_ptr<Module> make_layer(std::string_view type, const StateDict& optio
 ///
 /// Not collective. DataError, which names file and line, where the file cannot be read or is no
 /// such model.
-Sequential read_model(const std::filesystem::path& path);
+Sequential read_model(const std::string& path);
 
 }  // namespace lockstep::nn
 

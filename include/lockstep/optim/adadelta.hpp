@@ -13,13 +13,7 @@ struct AdadeltaOptions {
   double weight_decay = 0;  ///< added to the gradient, times the value
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"rho", &rho, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Zeiler, "ADADELTA: an adaptive learning rate method", arXiv:1212.5701. Slots: square_avg, of
@@ -34,6 +28,7 @@ class Adadelta : public BasicRule<Adadelta, AdadeltaOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Adadelta, AdadeltaOptions>;
 
 }  // namespace lockstep::optim
 

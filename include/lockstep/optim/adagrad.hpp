@@ -14,14 +14,7 @@ struct AdagradOptions {
   double eps = 1e-10;
   bool maximize = false;  ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"lr_decay", &lr_decay, Domain::non_negative},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"initial_accumulator_value", &initial_accumulator_value, Domain::non_negative},
-            {"eps", &eps, Domain::positive},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic
@@ -38,6 +31,7 @@ class Adagrad : public BasicRule<Adagrad, AdagradOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Adagrad, AdagradOptions>;
 
 }  // namespace lockstep::optim
 

@@ -15,15 +15,7 @@ struct AdamOptions {
   bool amsgrad = false;     ///< divide by the largest second moment so far
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"amsgrad", &amsgrad},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Kingma, Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980; AMSGrad: Reddi, Kale,
@@ -40,6 +32,7 @@ class Adam : public BasicRule<Adam, AdamOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Adam, AdamOptions>;
 
 struct AdamWOptions {
   double lr = 1e-3;
@@ -50,15 +43,7 @@ struct AdamWOptions {
   bool amsgrad = false;        ///< divide by the largest second moment so far
   bool maximize = false;       ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"amsgrad", &amsgrad},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Adam with decoupled weight decay: Loshchilov, Hutter, arXiv:1711.05101. Slots as for Adam.
@@ -73,6 +58,7 @@ class AdamW : public BasicRule<AdamW, AdamWOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<AdamW, AdamWOptions>;
 
 }  // namespace lockstep::optim
 

@@ -14,14 +14,7 @@ struct AdamaxOptions {
   double weight_decay = 0;  ///< added to the gradient, times the value
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Adam with the infinity norm: Kingma, Ba, arXiv:1412.6980, algorithm 2. Slots: exp_avg, exp_inf;
@@ -37,6 +30,7 @@ class Adamax : public BasicRule<Adamax, AdamaxOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Adamax, AdamaxOptions>;
 
 }  // namespace lockstep::optim
 

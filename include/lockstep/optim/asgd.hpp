@@ -14,14 +14,7 @@ struct ASGDOptions {
   double weight_decay = 0;  ///< added to the gradient, times the value
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"lambd", &lambd, Domain::non_negative},
-            {"alpha", &alpha, Domain::non_negative},
-            {"t0", &t0, Domain::non_negative},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Averaged stochastic gradient descent: Polyak, Juditsky, "Acceleration of stochastic
@@ -38,6 +31,7 @@ class ASGD : public BasicRule<ASGD, ASGDOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<ASGD, ASGDOptions>;
 
 }  // namespace lockstep::optim
 

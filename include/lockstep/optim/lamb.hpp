@@ -15,15 +15,7 @@ struct LAMBOptions {
   bool adapt = true;        ///< false, for biases and the like: no trust ratio
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"adapt", &adapt},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Adam with a step of each parameter as long as the parameter itself, times lr, for large batches:
@@ -42,6 +34,7 @@ class LAMB : public BasicRule<LAMB, LAMBOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<LAMB, LAMBOptions>;
 
 }  // namespace lockstep::optim
 

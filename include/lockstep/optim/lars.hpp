@@ -16,16 +16,7 @@ struct LARSOptions {
   bool adapt = true;                ///< false, for biases and the like: no trust ratio
   bool maximize = false;            ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"momentum", &momentum, Domain::non_negative},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"trust_coefficient", &trust_coefficient, Domain::positive},
-            {"eps", &eps, Domain::positive},
-            {"nesterov", &nesterov},
-            {"adapt", &adapt},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// SGD with a rate of each parameter in proportion to its length over that of its gradient, for
@@ -44,6 +35,7 @@ class LARS : public BasicRule<LARS, LARSOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<LARS, LARSOptions>;
 
 }  // namespace lockstep::optim
 

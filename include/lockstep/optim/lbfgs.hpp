@@ -23,15 +23,7 @@ struct LBFGSOptions {
   std::int64_t history_size = 100;  ///< pairs of changes that are kept
   bool strong_wolfe = false;        ///< searches along the direction
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"max_iter", &max_iter, Domain::positive},
-            {"max_eval", &max_eval, Domain::non_negative},
-            {"tolerance_grad", &tolerance_grad, Domain::non_negative},
-            {"tolerance_change", &tolerance_change, Domain::non_negative},
-            {"history_size", &history_size, Domain::positive},
-            {"strong_wolfe", &strong_wolfe}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Limited-memory BFGS: Liu, Nocedal, "On the limited memory BFGS method for large scale

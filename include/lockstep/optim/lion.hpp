@@ -13,13 +13,7 @@ struct LionOptions {
   double weight_decay = 0;  ///< takes its share, times lr, off the value itself
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Steps of equal size in the direction of the sign of the momentum: Chen et al., "Symbolic
@@ -34,6 +28,7 @@ class Lion : public BasicRule<Lion, LionOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Lion, LionOptions>;
 
 }  // namespace lockstep::optim
 

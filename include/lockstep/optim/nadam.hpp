@@ -15,15 +15,7 @@ struct NAdamOptions {
   double momentum_decay = 4e-3;  ///< psi: how fast beta1 warms up
   bool maximize = false;         ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"momentum_decay", &momentum_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Adam with Nesterov momentum: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop
@@ -41,6 +33,7 @@ class NAdam : public BasicRule<NAdam, NAdamOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<NAdam, NAdamOptions>;
 
 }  // namespace lockstep::optim
 

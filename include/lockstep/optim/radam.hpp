@@ -14,14 +14,7 @@ struct RAdamOptions {
   double weight_decay = 0;  ///< added to the gradient, times the value
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"beta1", &beta1, Domain::fraction},
-            {"beta2", &beta2, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Rectified Adam: momentum alone while too few steps were made to know the variance; then Adam,
@@ -38,6 +31,7 @@ class RAdam : public BasicRule<RAdam, RAdamOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<RAdam, RAdamOptions>;
 
 }  // namespace lockstep::optim
 

@@ -15,15 +15,7 @@ struct RMSpropOptions {
   bool centered = false;  ///< divide by the variance of the gradient
   bool maximize = false;  ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"alpha", &alpha, Domain::fraction},
-            {"eps", &eps, Domain::positive},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"momentum", &momentum, Domain::non_negative},
-            {"centered", &centered},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Hinton, "Neural networks for machine learning", lecture 6e, 2012; centered: Graves, "Generating
@@ -39,6 +31,7 @@ class RMSprop : public BasicRule<RMSprop, RMSpropOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<RMSprop, RMSpropOptions>;
 
 }  // namespace lockstep::optim
 

@@ -14,11 +14,7 @@ struct RpropOptions {
   double step_max = 50;
   bool maximize = false;  ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},         {"eta_minus", &eta_minus, Domain::positive},
-            {"eta_plus", &eta_plus, Domain::positive}, {"step_min", &step_min, Domain::positive},
-            {"step_max", &step_max, Domain::positive}, {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Resilient backpropagation, which uses the signs of the gradient alone; for full batches.
@@ -37,6 +33,7 @@ class Rprop : public BasicRule<Rprop, RpropOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<Rprop, RpropOptions>;
 
 }  // namespace lockstep::optim
 

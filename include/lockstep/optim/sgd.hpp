@@ -14,14 +14,7 @@ struct SGDOptions {
   bool nesterov = false;    ///< look ahead along the momentum
   bool maximize = false;    ///< go uphill
 
-  std::vector<Field> fields() {
-    return {{"lr", &lr, Domain::non_negative},
-            {"momentum", &momentum, Domain::non_negative},
-            {"dampening", &dampening, Domain::non_negative},
-            {"weight_decay", &weight_decay, Domain::non_negative},
-            {"nesterov", &nesterov},
-            {"maximize", &maximize}};
-  }
+  std::vector<Field> fields();
 };
 
 /// Stochastic gradient descent, with momentum as in PyTorch: the first momentum of a parameter is
@@ -39,6 +32,7 @@ class SGD : public BasicRule<SGD, SGDOptions> {
   template <class T>
   void step(const UpdateRange<T>& range) const;
 };
+extern template class BasicRule<SGD, SGDOptions>;
 
 }  // namespace lockstep::optim
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <filesystem>
+#include <string>
 
 #include "lockstep/comm/communicator.hpp"
 
@@ -17,7 +17,7 @@ namespace lockstep {
 /// The first DataParallel or GradientReducer of a program does this for the file that the
 /// environment variable LOCKSTEP_TIMELINE names, unless a timeline is being recorded then. Groups of
 /// ranks would replace each other's file: the first one is to be on a communicator of all ranks.
-void start_timeline(const std::filesystem::path& file, const Communicator& communicator);
+void start_timeline(const std::string& file, const Communicator& communicator);
 
 }  // namespace lockstep
 

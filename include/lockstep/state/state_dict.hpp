@@ -34,8 +34,14 @@ class StateDict {
   using Map = std::map<std::string, StateValue, std::less<>,
                        memory_pool::Allocator<std::pair<const std::string, StateValue>>>;
 
-  StateDict() = default;
+  // Not inline, like all that would make compilers go through the map and its values.
+  StateDict();
   StateDict(std::initializer_list<std::pair<std::string, StateValue>> entries);
+  StateDict(const StateDict& other);
+  StateDict(StateDict&& other) noexcept;
+  StateDict& operator=(const StateDict& other);
+  StateDict& operator=(StateDict&& other) noexcept;
+  ~StateDict();
 
   bool empty() const noexcept { return entries_.empty(); }
   std::size_t size() const noexcept { return entries_.size(); }
@@ -68,31 +74,38 @@ using StateList = std::vector<StateValue>;
 /// One entry of a StateDict. The accessors throw StateError where it is something else.
 class StateValue {
  public:
-  StateValue() : value_(StateDict()) {}
-  StateValue(bool value) : value_(value) {}                           // NOLINT: values convert
-  StateValue(double value) : value_(value) {}                         // NOLINT
-  StateValue(std::string value) : value_(std::move(value)) {}         // NOLINT
-  StateValue(std::string_view value) : value_(std::string(value)) {}  // NOLINT
-  StateValue(const char* value) : value_(std::string(value)) {}       // NOLINT
-  StateValue(Tensor value) : value_(std::move(value)) {}              // NOLINT
-  StateValue(TensorPart value) : value_(std::move(value)) {}          // NOLINT
-  StateValue(StateDict value) : value_(std::move(value)) {}           // NOLINT
-  StateValue(StateList value) : value_(std::move(value)) {}           // NOLINT
+  /// An empty dict.
+  StateValue();
+  StateValue(bool value);              // NOLINT: values convert
+  StateValue(std::int64_t value);      // NOLINT
+  StateValue(double value);            // NOLINT
+  StateValue(std::string value);       // NOLINT
+  StateValue(std::string_view value);  // NOLINT
+  StateValue(const char* value);       // NOLINT
+  StateValue(Tensor value);            // NOLINT
+  StateValue(TensorPart value);        // NOLINT
+  StateValue(StateDict value);         // NOLINT
+  StateValue(StateList value);         // NOLINT
   template <class Integer>
-  requires std::is_integral_v<Integer> StateValue(Integer value)
-      : value_(static_cast<std::int64_t>(value)) {}  // NOLINT
+  requires std::is_integral_v<Integer> StateValue(Integer value)  // NOLINT
+      : StateValue(static_cast<std::int64_t>(value)) {}
+  StateValue(const StateValue& other);
+  StateValue(StateValue&& other) noexcept;
+  StateValue& operator=(const StateValue& other);
+  StateValue& operator=(StateValue&& other) noexcept;
+  ~StateValue();
 
-  bool as_bool() const { return get<bool>("a bool"); }
-  std::int64_t as_int() const { return get<std::int64_t>("an integer"); }
-  double as_double() const { return get<double>("a double"); }
-  const std::string& as_string() const { return get<std::string>("a string"); }
-  const Tensor& as_tensor() const { return get<Tensor>("a tensor"); }
-  Tensor& as_tensor() { return const_cast<Tensor&>(std::as_const(*this).as_tensor()); }
-  const TensorPart& as_part() const { return get<TensorPart>("a part of a tensor"); }
-  const StateDict& as_dict() const { return get<StateDict>("a dict"); }
-  StateDict& as_dict() { return const_cast<StateDict&>(std::as_const(*this).as_dict()); }
-  const StateList& as_list() const { return get<StateList>("a list"); }
-  StateList& as_list() { return const_cast<StateList&>(std::as_const(*this).as_list()); }
+  bool as_bool() const;
+  std::int64_t as_int() const;
+  double as_double() const;
+  const std::string& as_string() const;
+  const Tensor& as_tensor() const;
+  Tensor& as_tensor();
+  const TensorPart& as_part() const;
+  const StateDict& as_dict() const;
+  StateDict& as_dict();
+  const StateList& as_list() const;
+  StateList& as_list();
 
   using Variant = std::variant<bool, std::int64_t, double, std::string, Tensor, StateDict,
                                StateList, TensorPart>;
@@ -105,12 +118,7 @@ class StateValue {
 
  private:
   template <class T>
-  const T& get(const char* expected) const {
-    const T* value = std::get_if<T>(&value_);
-    if (value == nullptr) throw_wrong_kind(expected);
-    return *value;
-  }
-  [[noreturn]] void throw_wrong_kind(std::string_view expected) const;
+  const T& get(const char* expected) const;
 
   Variant value_;
 };

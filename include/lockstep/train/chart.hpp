@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -41,7 +40,7 @@ std::string line_chart_svg(const Chart& chart);
 
 /// Writes line_chart_svg(chart) to a file, which has its old contents or all of the new ones
 /// whatever happens. Error, with path and reason, where it cannot be written.
-void write_line_chart(const std::filesystem::path& path, const Chart& chart);
+void write_line_chart(const std::string& path, const Chart& chart);
 
 }  // namespace lockstep::train
 

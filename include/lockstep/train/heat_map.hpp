@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -37,7 +36,7 @@ std::string field_picture_svg(const FieldPicture& picture);
 
 /// Writes field_picture_svg(picture) to a file, which has its old contents or all of the new ones
 /// whatever happens. Error, with path and reason, where it cannot be written.
-void write_field_picture(const std::filesystem::path& path, const FieldPicture& picture);
+void write_field_picture(const std::string& path, const FieldPicture& picture);
 
 }  // namespace lockstep::train
 

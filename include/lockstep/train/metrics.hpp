@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -41,7 +40,7 @@ class MetricsLog {
   /// DataError where a file to resume is not such a log, is of a later version, or is damaged. One of
   /// version 1, which had no lists, becomes one of version 2. A last line that the end of the program
   /// tore is dropped.
-  explicit MetricsLog(const std::filesystem::path& path, MetricsMode mode = MetricsMode::create);
+  explicit MetricsLog(const std::string& path, MetricsMode mode = MetricsMode::create);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
@@ -57,19 +56,19 @@ class MetricsLog {
  private:
   void open();
 
-  std::filesystem::path path_;
+  std::string path_;
   int descriptor_ = -1;
 };
 
 /// The records of a log, without a torn last line. Errors as those of MetricsLog on resume; a
 /// missing file is an Error.
-std::vector<MetricRecord> read_metrics(const std::filesystem::path& path);
+std::vector<MetricRecord> read_metrics(const std::string& path);
 
 /// Writes records to a CSV file (RFC 4180), which has its old contents or all of the new ones
 /// whatever happens: a line of names, and a line a record. A name is a column, in the order of first
 /// appearance; a list of two is the columns name.0 and name.1. What a record lacks, and numbers that
 /// are not finite, are empty. Error, with path and reason, where it cannot be written.
-void write_csv(const std::filesystem::path& path, const std::vector<MetricRecord>& records);
+void write_csv(const std::string& path, const std::vector<MetricRecord>& records);
 
 }  // namespace lockstep::train
 

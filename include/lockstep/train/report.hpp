@@ -1,14 +1,14 @@
 #pragma once
 
-#include <filesystem>
+#include <string>
 
 #pragma GCC visibility push(default)
 
 namespace lockstep::train {
 
 struct ReportOptions {
-  std::filesystem::path out = {};       ///< the page; report.html in the run's folder where empty
-  std::filesystem::path timeline = {};  ///< timeline.json there, if there is one, where empty
+  std::string out = {};       ///< the page; report.html in the run's folder where empty
+  std::string timeline = {};  ///< timeline.json there, if there is one, where empty
 };
 
 /// Makes a page of a run's folder, from its metrics.jsonl and a timeline that start_timeline() wrote:
@@ -18,8 +18,7 @@ struct ReportOptions {
 ///
 /// The page has its old contents or all of the new ones whatever happens. Error, with path and
 /// reason, where a file cannot be read or written; DataError where one is damaged.
-std::filesystem::path write_report(const std::filesystem::path& run,
-                                   const ReportOptions& options = {});
+std::string write_report(const std::string& run, const ReportOptions& options = {});
 
 }  // namespace lockstep::train
 
