@@ -10,11 +10,13 @@ import sys
 import tempfile
 import unittest
 import unittest.mock
+import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests" / "testing")]
 import driver
 import peer
+import picture
 import report
 
 # Answers the runs of each case by a list of its own, and notes in a file who was asked.
@@ -166,6 +168,27 @@ class Driver(unittest.TestCase):
             "| step | a    | ms   | 1234 | 0.0123 | torch     |  2.00 |    5 |",
             "| step | long | GB/s |  100 |   1.50 | triad     | 0.850 |      |"])
 
+    def test_the_picture_has_a_bar_from_1_to_each_ratio_and_a_tick_at_its_goal(self):
+        rows = [dict(zip(driver.KEYS, ["step", name, "ms", 1, 2, "torch", ratio, goal]))
+                for name, ratio, goal in [("<a>", 4, 2), ("b", 0.5, None), ("c", 2, 4), ("d", 1000, None)]]
+        image = xml.etree.ElementTree.fromstring(picture.draw(rows, "a machine"))
+        space = "{http://www.w3.org/2000/svg}"
+        bars = [(float(bar.get("x")), float(bar.get("width")), bar.get("fill"))
+                for bar in image.findall(f"{space}rect")[1:]]
+        words = [text.text for text in image.findall(f"{space}text")]
+        at = {text.text: float(text.get("x")) for text in image.findall(f"{space}text") if text.text.endswith("×")}
+        goals = [float(line.get("x1")) for line in image.findall(f"{space}line") if line.get("stroke-width")]
+        one, step = at["1×"], at["2×"] - at["1×"]
+        for (begin, width, colour), (left, right, reached) in zip(
+                bars, [(0, 2, True), (-1, 0, False), (0, 1, False), (0, 8, True)], strict=True):
+            self.assertAlmostEqual(begin, one + left * step, delta=0.2)
+            self.assertAlmostEqual(begin + width, one + right * step, delta=0.2)
+            self.assertEqual(colour, picture.REACHED if reached else picture.MISSED)
+        for goal, tick in zip(goals, (1, 2), strict=True):
+            self.assertAlmostEqual(goal, one + tick * step, delta=0.2)
+        for text in "step <a>", "4.00× torch", "0.500× torch", "1000× torch", "a machine":
+            self.assertIn(text, words)
+
 
 class Peer(unittest.TestCase):
     def serve(self, **options):
@@ -205,9 +228,10 @@ class Command(unittest.TestCase):
         job = self.run_bench("optimiser_step")
         self.assertEqual((job.returncode, job.stdout), (1, ""))
         self.assertRegex(job.stderr, r"called optimiser_step; there are: .*\boptimizer_step\b")
-        job = self.run_bench("--json", "no/such/folder/rows.json")
-        self.assertEqual((job.returncode, job.stdout), (2, ""))
-        self.assertIn("no folder no/such/folder", job.stderr)
+        for option in "--json", "--picture":
+            job = self.run_bench(option, "no/such/folder/file")
+            self.assertEqual((job.returncode, job.stdout), (2, ""))
+            self.assertIn("no folder no/such/folder", job.stderr)
 
 
 report.main()

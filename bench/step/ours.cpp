@@ -10,6 +10,7 @@
 
 #include "program.hpp"
 #include "step/networks.hpp"
+#include "step/roofline.hpp"
 
 using namespace lockstep;
 
@@ -73,6 +74,23 @@ bench::SetUp reduction(const bench::Network& network, const Communicator& ranks)
   };
 }
 
+/// Milliseconds on two threads, and on one, in turns.
+bench::SetUp two_threads(const bench::Network& network, const Communicator& ranks) {
+  return [&] {
+    const auto training = std::make_shared<Training>(network, ranks, ranks.rank());
+    return [training, &ranks](double seconds) -> bench::Measurement {
+      const auto on = [&](int count) {
+        return [&training, count] {
+          set_threads(count);
+          training->step();
+        };
+      };
+      const auto times = bench::median_times(ranks, seconds, {on(2), on(1)});
+      return {1e3 * times[0], 1e3 * times[1]};
+    };
+  };
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -83,6 +101,11 @@ int main(int argc, char** argv) {
     for (const bench::Network& network : bench::networks()) {
       cases[network.name] = step(network, world);
       cases[network.name + "-reduction"] = reduction(network, world);
+      cases[network.name + "-threads"] = two_threads(network, world);
+      cases[network.name + "-roofline"] = bench::roofline(network, world, [&] {
+        const auto training = std::make_shared<Training>(network, world, world.rank());
+        return [training] { training->step(); };
+      });
     }
     bench::serve(world, cases);
     return 0;

@@ -192,8 +192,8 @@ int run(const Options& options, const Communicator& world) {
   if (!test_score) test_score = evaluate(model, *test, world);
   if (reports) {
     fmt::print("\ntest accuracy  {:.2f} % after epoch {}\n", 100 * test_score->accuracy(), epoch);
-    fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
-               checkpoints.path(step), metrics_path.string(), picture_path.string());
+    fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n", checkpoints.path(step),
+               metrics_path.string(), picture_path.string());
   }
   return 0;
 }

@@ -134,8 +134,8 @@ int run(const Options& options, const Communicator& world) {
              evaluations);
   fmt::print("error of k     {:.2f} %, at first {:.2f} %\n", 100 * inversion.error(),
              100 * first_error);
-  fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n",
-             checkpoints.path(step), metrics_path.string(), picture_path.string());
+  fmt::print("checkpoint     {}\nmetrics        {}\npicture        {}\n", checkpoints.path(step),
+             metrics_path.string(), picture_path.string());
   return 0;
 }
 

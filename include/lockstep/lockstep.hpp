@@ -21,6 +21,7 @@
 #include "lockstep/comm/wire.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/log.hpp"
+#include "lockstep/core/threads.hpp"
 #include "lockstep/data/data_loader.hpp"
 #include "lockstep/data/dataset.hpp"
 #include "lockstep/data/distributed_sampler.hpp"

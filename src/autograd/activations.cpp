@@ -2,41 +2,48 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <numbers>
+#include <cstdint>
+#include <span>
 
-#include "autograd/elementwise.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/tensor/activation.hpp"
+#include "tensor/activations.hpp"
+#include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
 
 namespace lockstep {
 
-using autograd::elementwise;
 using autograd::record;
-using autograd::Slots;
-using autograd::unary;
+using Slots = std::span<autograd::GradientSlot>;
 
 namespace {
 
-Tensor activate(const Variable& x, Activation f) {
+enum class Keep { input, result };
+
+// y = f(x), by forward(n, parameters, x, y) and backward(n, parameters, x or y, dy, dx, accumulate).
+template <class Forward, class Backward, class... Parameters>
+Variable each(const Variable& x, Forward forward, Keep keep, Backward backward,
+              Parameters... parameters) {
   Tensor result = Tensor::empty(x.shape(), x.dtype());
   dispatch_floating(x.dtype(), [&]<class T>() {
-    kernels::activate(f, x.size(), x.value().data<T>(), result.data<T>());
+    forward(x.size(), static_cast<T>(parameters)..., x.value().data<T>(), result.data<T>());
   });
-  return result;
+  const auto slope = [kept = keep == Keep::input ? x.value() : result, backward, parameters...](
+                         const Tensor& gradient, Slots slots) {
+    slots[0].receive([&](Tensor& target, bool accumulate) {
+      dispatch_floating(gradient.dtype(), [&]<class T>() {
+        backward(kept.size(), static_cast<T>(parameters)..., kept.data<T>(), gradient.data<T>(),
+                 target.data<T>(), accumulate);
+      });
+    });
+  };
+  return record(result, {x}, slope);
 }
 
 Variable activated(const Variable& x, Activation f) {
-  const Tensor result = activate(x, f);
-  return record(result, {x}, [result, f](const Tensor& gradient, Slots slots) {
-    slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
-        kernels::activation_gradient(f, result.size(), result.data<T>(), gradient.data<T>(),
-                                     target.data<T>(), accumulate);
-      });
-    });
-  });
+  return each(
+      x, [f](auto... of) { kernels::activate(f, of...); }, Keep::result,
+      [f](auto... of) { kernels::activation_gradient(f, of...); });
 }
 
 }  // namespace
@@ -46,55 +53,36 @@ Variable tanh(const Variable& x) { return activated(x, Activation::tanh); }
 Variable sigmoid(const Variable& x) { return activated(x, Activation::sigmoid); }
 
 Variable gelu(const Variable& x) {
-  const auto distribution = []<class T>(T v) {
-    return T{0.5} * (1 + std::erf(v / std::numbers::sqrt2_v<T>));
-  };
-  return unary(x, elementwise([distribution](auto v) { return v * distribution(v); }, x.value()),
-               [distribution]<class T>(T v, T) {
-                 const T density = std::exp(-v * v / 2) * std::numbers::inv_sqrtpi_v<T> /
-                                   std::numbers::sqrt2_v<T>;
-                 return distribution(v) + v * density;
-               });
+  return each(
+      x, [](auto... of) { kernels::gelu(of...); }, Keep::input,
+      [](auto... of) { kernels::gelu_gradient(of...); });
 }
 
 Variable silu(const Variable& x) {
-  const Tensor share = activate(x, Activation::sigmoid);
-  const Tensor result = elementwise([](auto v, auto s) { return v * s; }, x.value(), share);
-  return record(result, {x}, [input = x.value(), share](const Tensor& gradient, Slots slots) {
-    autograd::receive(
-        slots[0], [](auto g, auto v, auto s) { return g * (s * (1 + v * (1 - s))); }, gradient,
-        input, share);
-  });
+  return each(
+      x, [](auto... of) { kernels::silu(of...); }, Keep::input,
+      [](auto... of) { kernels::silu_gradient(of...); });
 }
 
 Variable softplus(const Variable& x, double beta) {
   if (!(beta > 0)) {
     throw OptionError(fmt::format("softplus: expected beta > 0, found {}", beta));
   }
-  const auto value = [beta]<class T>(T v) {
-    const T scaled = static_cast<T>(beta) * v;
-    return ((scaled > 0 ? scaled : T{0}) + std::log1p(std::exp(-std::abs(scaled)))) /
-           static_cast<T>(beta);
-  };
-  return unary(x, elementwise(value, x.value()),
-               [beta]<class T>(T v, T) { return 1 / (1 + std::exp(-static_cast<T>(beta) * v)); });
+  return each(
+      x, [](auto... of) { kernels::softplus(of...); }, Keep::input,
+      [](auto... of) { kernels::softplus_gradient(of...); }, beta);
 }
 
 Variable leaky_relu(const Variable& x, double negative_slope) {
-  const auto slope = [negative_slope]<class T>(T v) {
-    return v > 0 ? T{1} : static_cast<T>(negative_slope);
-  };
-  return unary(x, elementwise([slope](auto v) { return slope(v) * v; }, x.value()),
-               [slope](auto v, auto) { return slope(v); });
+  return each(
+      x, [](auto... of) { kernels::leaky_relu(of...); }, Keep::input,
+      [](auto... of) { kernels::leaky_relu_gradient(of...); }, negative_slope);
 }
 
 Variable elu(const Variable& x, double alpha) {
-  const auto value = [alpha]<class T>(T v) {
-    return v > 0 ? v : static_cast<T>(alpha) * std::expm1(v);
-  };
-  return unary(x, elementwise(value, x.value()), [alpha]<class T>(T v, T) {
-    return v > 0 ? T{1} : static_cast<T>(alpha) * std::exp(v);
-  });
+  return each(
+      x, [](auto... of) { kernels::elu(of...); }, Keep::input,
+      [](auto... of) { kernels::elu_gradient(of...); }, alpha);
 }
 
 namespace {

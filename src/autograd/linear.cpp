@@ -8,6 +8,7 @@
 
 #include "lockstep/autograd/operations.hpp"
 #include "lockstep/core/error.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/gemm.hpp"
 #include "tensor/kernels.hpp"

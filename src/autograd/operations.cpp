@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "autograd/elementwise.hpp"
 #include "lockstep/core/error.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/kernels.hpp"
+#include "tensor/random_bits.hpp"
 
 namespace lockstep {
 
@@ -126,8 +129,11 @@ Variable dropout(const Variable& x, double p, RandomKey key) {
   Tensor mask = Tensor::empty(x.shape(), x.dtype());
   dispatch_floating(x.dtype(), [&]<class T>() {
     const T kept = static_cast<T>(1 / (1 - p));
-    std::uint64_t index = 0;
-    for (T& element : mask.span<T>()) element = key.uniform(index++) < p ? T{0} : kept;
+    // Of numbers in [0, 1) with 53 digits, as RandomKey::uniform() gives.
+    const auto dropped = static_cast<std::uint64_t>(std::ceil(std::ldexp(p, 53)));
+    for_each_with_bits(mask.span<T>(), key, [=](T& element, std::uint64_t bits) {
+      element = (bits >> 11) < dropped ? T{0} : kept;
+    });
   });
   return x * Variable(mask);
 }

@@ -9,6 +9,7 @@
 
 #include "lockstep/autograd/structure.hpp"
 #include "lockstep/core/error.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/dispatch.hpp"
 #include "tensor/gemm.hpp"
 #include "tensor/kernels.hpp"

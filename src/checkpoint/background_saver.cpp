@@ -1,17 +1,16 @@
 #include "lockstep/checkpoint/background_saver.hpp"
 
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <future>
 #include <span>
 #include <utility>
 
 #include "checkpoint/collect.hpp"
 #include "checkpoint/file.hpp"
+#include "core/blocked_signals.hpp"
 #include "core/stream_copy.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/core/log.hpp"
@@ -23,22 +22,6 @@ namespace {
 
 // Bytes that stay in the cache between their checksum and their copy.
 constexpr std::size_t copied_at_once = std::size_t{1} << 18;
-
-// Threads that begin in its life handle no signals, which are those of the host program.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 }  // namespace
 

@@ -17,8 +17,7 @@ namespace {
 constexpr std::uint64_t few_bytes = 16 * comm::broadcast_chunk_bytes;
 
 // The file where it is what rank 0 has opened. Nobody depends on it: rank 0 can read all by itself.
-std::unique_ptr<InputFile> open_same(const std::filesystem::path& path,
-                                     const InputFile::Identity& identity) {
+std::unique_ptr<InputFile> open_same(const std::string& path, const InputFile::Identity& identity) {
   try {
     auto file = std::make_unique<InputFile>("checkpoint", path);
     if (file->identity() == identity) return file;
@@ -29,8 +28,8 @@ std::unique_ptr<InputFile> open_same(const std::filesystem::path& path,
 
 }  // namespace
 
-void broadcast_data(const Communicator& communicator, const std::filesystem::path& path,
-                    FileReader* file, Scattered& state) {
+void broadcast_data(const Communicator& communicator, const std::string& path, FileReader* file,
+                    Scattered& state) {
   std::array<std::int64_t, 3> place{};  // of the data on rank 0
   if (file != nullptr) {
     const InputFile::Identity identity = file->identity();

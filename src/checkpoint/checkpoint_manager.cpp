@@ -151,7 +151,7 @@ std::optional<std::int64_t> CheckpointManager::load_first_sound(
 
 // Restores the items, and returns the metric.
 std::optional<double> CheckpointManager::load(std::int64_t step) {
-  std::filesystem::path file;
+  std::string file;
   communicator_.agree([&] {
     file = path(step);
     if (folder_) folder_->check_step(step);
@@ -207,7 +207,7 @@ bool CheckpointManager::save(std::int64_t step, std::optional<double> metric, bo
   if (refuses && saver_.is_busy()) return false;
   wait();
   try {
-    std::filesystem::path file;
+    std::string file;
     checkpoint::SaveOptions options;
     communicator_.agree([&] {
       file = path(step);

@@ -57,13 +57,13 @@ bool is_empty(const Header& header) { return header.records.size() <= 1; }
 
 }  // namespace
 
-void rethrow_with(const std::filesystem::path& path, const char* action, const Error& error) {
+void rethrow_with(const std::string& path, const char* action, const Error& error) {
   if (error.kind() != ErrorKind::other) throw;
-  throw_collective({ErrorKind::checkpoint, fmt::format("the checkpoint '{}' cannot be {}: {}",
-                                                       path.string(), action, error.what())});
+  throw_collective({ErrorKind::checkpoint, fmt::format("the checkpoint '{}' cannot be {}: {}", path,
+                                                       action, error.what())});
 }
 
-void collect(const std::filesystem::path& path, const Communicator& communicator,
+void collect(const std::string& path, const Communicator& communicator,
              const std::vector<Item>& items, const SaveOptions& options, const TakeTensor& take,
              const std::function<void(const Header&, GatheredTensors&)>& use) try {
   comm::Calls::announce(communicator, {.call = comm::Call::save});

@@ -134,10 +134,9 @@ StateValue* find(StateDict& state, const Item& item, const Communicator& communi
   return of_item->contains(item.name) ? &(*of_item)[item.name] : nullptr;
 }
 
-[[noreturn]] void throw_unfit(const std::filesystem::path& path, const Item& item,
-                              const std::string& why) {
+[[noreturn]] void throw_unfit(const std::string& path, const Item& item, const std::string& why) {
   throw CheckpointError(
-      fmt::format("the checkpoint '{}' does not fit '{}': {}", path.string(), item.name, why));
+      fmt::format("the checkpoint '{}' does not fit '{}': {}", path, item.name, why));
 }
 
 std::string why_missing(const StateDict& state, const Item& item,
@@ -210,7 +209,7 @@ void Scattered::take(std::uint64_t begin, std::span<const std::byte> data) {
 }
 
 Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode,
-                    const Communicator& communicator, const std::filesystem::path& path) {
+                    const Communicator& communicator, const std::string& path) {
   check_names(items);
   StateDict state = numbered_tree(std::move(header.records), header.tensors.size());
   Scattered result;
@@ -223,7 +222,7 @@ Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode
     throw CheckpointError(
         fmt::format("the checkpoint '{}' has items that are not asked for: {}; LoadMode::subset "
                     "leaves them out",
-                    path.string(), fmt::join(result.report.unexpected, ", ")));
+                    path, fmt::join(result.report.unexpected, ", ")));
   }
   Placer placer(header.tensors, result);
   for (const Item& item : items) {
@@ -250,7 +249,7 @@ Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode
 }
 
 void check_load(Scattered& state, const std::vector<Item>& items, const LoadOptions& options,
-                const std::filesystem::path& path) {
+                const std::string& path) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Item& item = items[i];
     if (!state.of_items[i]) continue;

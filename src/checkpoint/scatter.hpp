@@ -2,9 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "checkpoint/format.hpp"
@@ -35,12 +35,12 @@ struct Scattered {
 /// Memory for what the items of this rank need of a file, the numbers in it arbitrary. CheckpointError
 /// where it has not the items that the mode wants.
 Scattered scattered(Header header, const std::vector<Item>& items, LoadMode mode,
-                    const Communicator& communicator, const std::filesystem::path& path);
+                    const Communicator& communicator, const std::string& path);
 
 /// Completes the report. CheckpointError where an item finds that the file does not fit: once all data are
 /// taken, since it may look at numbers.
 void check_load(Scattered& state, const std::vector<Item>& items, const LoadOptions& options,
-                const std::filesystem::path& path);
+                const std::string& path);
 
 /// Gives the items their state.
 void load_items(const Scattered& state, const std::vector<Item>& items, const LoadOptions& options);

@@ -9,11 +9,13 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 
 #include "comm/place.hpp"
+#include "core/blocked_signals.hpp"
 #include "lockstep/core/error.hpp"
 
 namespace lockstep::comm {
@@ -85,6 +87,7 @@ WatchdogThread::WatchdogThread(const Communicator& ranks, const mpi::WatchdogOpt
     ranks.agree([&] {
       wake_ = make_eventfd();
       wake_descriptor = wake_;
+      const BlockedSignals blocked;
       thread_ = std::thread([this] { run(); });
     });
   } catch (...) {
@@ -142,10 +145,6 @@ WatchdogThread* WatchdogThread::current() noexcept {
 }
 
 void WatchdogThread::run() {
-  // What the process is sent is for its other threads.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
   for (;;) {
     std::array<pollfd, 2> ready{{{peers_.descriptor(), POLLIN, 0}, {wake_, POLLIN, 0}}};
     poll(ready.data(), ready.size(), milliseconds_to_end());

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tensor/kernels.hpp"
+#include "tensor/activations.hpp"
 
 namespace lockstep::kernels {
 

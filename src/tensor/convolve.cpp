@@ -5,11 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include "core/parallel_for.hpp"
+#include "lockstep/core/threads.hpp"
 #include "lockstep/tensor/tensor.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/convolution.hpp"
 #include "tensor/direct_convolution.hpp"
 #include "tensor/gemm.hpp"
 #include "tensor/kernels.hpp"
+#include "tensor/winograd.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -73,7 +77,7 @@ class Columns {
     }
   }
 
-  const Convolution& of_;
+  Convolution of_;
   Tensor columns_, padded_;
 };
 
@@ -105,24 +109,63 @@ class BiasGradient {
 };
 
 bool is_direct(const Convolution& of) {
-  return of.groups == 1 && of.channels > 0 && of.maps > 0 && suits_direct(of.windows);
+  return of.channels > 0 && of.maps > 0 && suits_direct(of.windows);
 }
 
-// dw (+)= the sum over samples of dz · (columns of x)ᵀ, of one sample after another.
+// Where the numbers of a group begin.
+struct Group {
+  std::int64_t first_map, weight, image, result;
+
+  Group(const Convolution& of, std::int64_t group)
+      : first_map(group * (of.maps / of.groups)),
+        weight(first_map * of.taps()),
+        image(group * (of.channels / of.groups) * of.windows.pixels()),
+        result(first_map * of.windows.count()) {}
+};
+
+// Convolutions with stride 1, by what is the fastest for them.
+template <class T>
+class Strideless {
+ public:
+  Strideless(const Windows& windows, std::int64_t channels, std::int64_t maps) {
+    if (suits_winograd(windows, channels, maps)) {
+      winograd_.emplace(windows, channels, maps);
+    } else {
+      direct_.emplace(windows, channels, maps);
+    }
+  }
+  // f(a DirectConvolution or a WinogradConvolution), which have the same interface.
+  template <class F>
+  void with(F f) {
+    if (winograd_) return f(*winograd_);
+    f(*direct_);
+  }
+
+ private:
+  std::optional<WinogradConvolution<T>> winograd_;
+  std::optional<DirectConvolution<T>> direct_;
+};
+
+// dw (+)= the sum over samples of dz · (columns of x)ᵀ, of one sample after another, and of some of the maps.
 template <class T>
 class WeightGradient {
  public:
-  WeightGradient(const Convolution& of, GradientTarget<T> target) : of_(of), target_(target) {
+  WeightGradient(Convolution of, GradientTarget<T> target, std::int64_t first_map,
+                 std::int64_t maps)
+      : of_(of), target_(target), first_(first_map * of.windows.count()) {
     if (target.data == nullptr) return;
-    if (is_direct(of) && DirectWeightGradient<T>::suits(of.channels)) {
-      direct_.emplace(of.windows, of.channels, of.maps);
-      if (target.accumulate) direct_->begin_with(target.data);
+    target_.data += first_map * of.taps();
+    of_.maps = maps;
+    if (of.groups == 1 && maps > 0 && DirectWeightGradient<T>::suits(of.channels)) {
+      direct_.emplace(of.windows, of.channels, maps);
+      if (target.accumulate) direct_->begin_with(target_.data);
     } else {
-      columns_.emplace(of);
-      if (!target.accumulate) std::fill_n(target.data, of.maps * of.taps(), T{0});
+      columns_.emplace(of_);
+      if (!target.accumulate) std::fill_n(target_.data, maps * of.taps(), T{0});
     }
   }
-  void add(const T* x, const T* dz) {
+  void add(const T* x, const T* dz_of_all) {
+    const T* const dz = dz_of_all + first_;
     if (direct_) direct_->add(x, dz);
     if (!columns_) return;
     columns_->unfold(x);
@@ -133,8 +176,9 @@ class WeightGradient {
   }
 
  private:
-  const Convolution& of_;
+  Convolution of_;
   GradientTarget<T> target_;
+  std::int64_t first_;  // number of dz
   std::optional<DirectWeightGradient<T>> direct_;
   std::optional<Columns<T>> columns_;
 };
@@ -148,8 +192,8 @@ class ImageGradient {
     if (target.data == nullptr) return;
     const Windows turned = adjoint(of.windows);
     if (is_direct(of) && suits_direct(turned)) {
-      direct_.emplace(turned, of.maps, of.channels);
-      direct_->set_adjoint_weight(weight);
+      direct_.emplace(turned, of.maps / of.groups, of.channels / of.groups);
+      if (of.groups == 1) set_weight(weight);
     } else {
       columns_.emplace(of);
     }
@@ -157,12 +201,16 @@ class ImageGradient {
   void add(std::int64_t sample, const T* dz) {
     if (target_.data == nullptr) return;
     T* const dx = target_.data + sample * of_.image();
-    if (direct_) {
-      if (target_.accumulate) {
-        direct_->add_convolved(dz, dx);
-      } else {
-        direct_->convolve(dz, nullptr, Activation::none, dx);
-      }
+    for (std::int64_t i = 0; i < of_.groups && direct_; ++i) {
+      const Group group(of_, i);
+      if (of_.groups > 1) set_weight(weight_ + group.weight);
+      direct_->with([&](auto& convolution) {
+        if (target_.accumulate) {
+          convolution.add_convolved(dz + group.result, dx + group.image);
+        } else {
+          convolution.convolve(dz + group.result, nullptr, Activation::none, dx + group.image);
+        }
+      });
     }
     if (!columns_) return;
     columns_->multiply_transposed(weight_, dz);
@@ -170,57 +218,119 @@ class ImageGradient {
   }
 
  private:
+  void set_weight(const T* weight) {
+    direct_->with([weight](auto& convolution) { convolution.set_adjoint_weight(weight); });
+  }
+
   const Convolution& of_;
   GradientTarget<T> target_;
   const T* weight_;
-  std::optional<DirectConvolution<T>> direct_;
+  std::optional<Strideless<T>> direct_;
   std::optional<Columns<T>> columns_;
 };
+
+// Whether it takes longer than it takes to tell other threads.
+bool suits_threads(const Convolution& of) {
+  return threads() > 1 && of.samples * of.result() * of.taps() >= 200'000;
+}
+
+// f(begin, end) for ranges of samples.
+template <class F>
+void for_samples(const Convolution& of, F f) {
+  if (suits_threads(of)) return parallel_for(of.samples, f);
+  f(std::int64_t{0}, of.samples);
+}
+
+template <class T>
+void convolve_samples(const Convolution& of, const T* x, const T* weight, const T* bias,
+                      Activation f, T* y) {
+  if (is_direct(of)) {
+    return for_samples(of, [=, &of](std::int64_t begin, std::int64_t end) {
+      Strideless<T> direct(of.windows, of.channels / of.groups, of.maps / of.groups);
+      for (std::int64_t i = 0; i < of.groups; ++i) {
+        const Group group(of, i);
+        const T* const of_maps = bias == nullptr ? nullptr : bias + group.first_map;
+        direct.with([&](auto& convolution) {
+          convolution.set_weight(weight + group.weight);
+          for (std::int64_t sample = begin; sample < end; ++sample) {
+            convolution.convolve(x + sample * of.image() + group.image, of_maps, f,
+                                 y + sample * of.result() + group.result);
+          }
+        });
+      }
+    });
+  }
+  for_samples(of, [=, &of](std::int64_t begin, std::int64_t end) {
+    Columns<T> columns(of);
+    for (std::int64_t sample = begin; sample < end; ++sample) {
+      T* const result = y + sample * of.result();
+      columns.unfold(x + sample * of.image());
+      columns.multiply(weight, result, false);
+      if (bias != nullptr) {
+        activate_columns(f, of.maps, of.windows.count(), bias, result);
+      } else {
+        activate(f, of.result(), result, result);
+      }
+    }
+  });
+}
+
+// In blocks of a sample for each thread: first each thread does one of these, and then some maps of all of them.
+template <class T>
+void convolve_samples_backward(const Convolution& of, const T* x, const T* weight, const T* y,
+                               const T* dy, Activation f,
+                               const std::array<GradientTarget<T>, 3>& targets) {
+  const std::int64_t parts = suits_threads(of) ? std::min<std::int64_t>(threads(), of.samples) : 1;
+  const std::int64_t parts_of_maps = of.groups == 1 ? std::min(parts, of.maps) : 1;
+  std::vector<ImageGradient<T>> images;
+  std::vector<WeightGradient<T>> weights;
+  BiasGradient<T> bias(targets[2], of.maps, of.windows.count());
+  for (std::int64_t i = 0; i < parts; ++i) images.emplace_back(of, targets[0], weight);
+  for (std::int64_t i = 0; i < parts_of_maps; ++i) {
+    const std::int64_t first = of.maps * i / parts_of_maps;
+    weights.emplace_back(of, targets[1], first, of.maps * (i + 1) / parts_of_maps - first);
+  }
+  Tensor dz = Tensor::empty({f == Activation::none ? 0 : parts * of.result()}, dtype_of<T>);
+
+  for (std::int64_t block = 0; block < of.samples; block += parts) {
+    const std::int64_t count = std::min(parts, of.samples - block);
+    const T* const before = f == Activation::none ? dy + block * of.result() : dz.data<T>();
+    const auto of_part = [&](std::int64_t i) { return before + i * of.result(); };
+    parallel_for(count, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t sample = block + i;
+        if (f != Activation::none) {
+          activation_gradient(f, of.result(), y + sample * of.result(), dy + sample * of.result(),
+                              dz.data<T>() + i * of.result(), false);
+        }
+        images[static_cast<std::size_t>(i)].add(sample, of_part(i));
+      }
+    });
+    parallel_for(parts_of_maps, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t part = begin; part < end; ++part) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          weights[static_cast<std::size_t>(part)].add(x + (block + i) * of.image(), of_part(i));
+        }
+      }
+    });
+    for (std::int64_t i = 0; i < count; ++i) bias.add(of_part(i));
+  }
+  for (const WeightGradient<T>& part : weights) part.store();
+  bias.store();
+}
 
 }  // namespace
 
 template <class T>
 void convolve(const Convolution& of, const T* x, const T* weight, const T* bias, Activation f,
               T* y) {
-  if (is_direct(of)) {
-    DirectConvolution<T> direct(of.windows, of.channels, of.maps);
-    direct.set_weight(weight);
-    for (std::int64_t sample = 0; sample < of.samples; ++sample) {
-      direct.convolve(x + sample * of.image(), bias, f, y + sample * of.result());
-    }
-    return;
-  }
-  Columns<T> columns(of);
-  for (std::int64_t sample = 0; sample < of.samples; ++sample, x += of.image(), y += of.result()) {
-    columns.unfold(x);
-    columns.multiply(weight, y, false);
-    if (bias != nullptr) {
-      activate_columns(f, of.maps, of.windows.count(), bias, y);
-    } else {
-      activate(f, of.result(), y, y);
-    }
-  }
+  convolve_samples(of, x, weight, bias, f, y);
 }
 
 template <class T>
 void convolve_backward(const Convolution& of, const T* x, const T* weight, const T* y, const T* dy,
                        Activation f, const std::array<GradientTarget<T>, 3>& targets) {
-  ImageGradient<T> images(of, targets[0], weight);
-  WeightGradient<T> weights(of, targets[1]);
-  BiasGradient<T> bias(targets[2], of.maps, of.windows.count());
-  Tensor dz = Tensor::empty({f == Activation::none ? 0 : of.result()}, dtype_of<T>);
-  for (std::int64_t sample = 0; sample < of.samples; ++sample) {
-    const T* g = dy + sample * of.result();
-    if (f != Activation::none) {
-      activation_gradient(f, of.result(), y + sample * of.result(), g, dz.data<T>(), false);
-      g = dz.data<T>();
-    }
-    bias.add(g);
-    weights.add(x + sample * of.image(), g);
-    images.add(sample, g);
-  }
-  weights.store();
-  bias.store();
+  convolve_samples_backward(of, x, weight, y, dy, f, targets);
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <new>
 
+#include "core/parallel_for.hpp"
 #include "lockstep/tensor/memory_pool.hpp"
 
 namespace lockstep::kernels {
@@ -12,6 +13,12 @@ namespace {
 constexpr std::int64_t longest_block = 256;  // of k
 // Of A that are packed at a time: with the longest block, what the second cache holds, or little more.
 constexpr std::int64_t most_rows = 768;
+
+// Products that take longer than it takes to tell other threads.
+constexpr std::int64_t least_for_threads = 200'000;
+// Of all sets of tiles.
+template <class T>
+constexpr std::int64_t widest_sliver = 128 / static_cast<std::int64_t>(sizeof(T));
 
 constexpr std::int64_t divided(std::int64_t number, std::int64_t by) {
   return (number + by - 1) / by;
@@ -26,7 +33,7 @@ Tiles<T> best_tiles() {
   return tiles_baseline<T>();
 }
 
-// Packed blocks: on the stack where they are small, or where there is no other memory.
+// A packed block of A: on the stack where it is small, or where there is no other memory.
 template <class T>
 class Packed {
  public:
@@ -70,10 +77,9 @@ void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_
               const Operand<T>& a, const Operand<T>& b, Result<T> c) {
   const std::int64_t longest = block_length(k);
   const std::int64_t wanted = std::min(divided(m, tiles.rows) * tiles.rows, most_rows);
-  Packed<T> packed((wanted + tiles.columns) * longest);
-  T* const packed_b = packed.data();
-  T* const packed_a = packed_b + tiles.columns * longest;
-  const std::int64_t most = (packed.size() / longest - tiles.columns) / tiles.rows * tiles.rows;
+  Packed<T> packed(wanted * longest);
+  T* const packed_a = packed.data();
+  const std::int64_t most = packed.size() / longest / tiles.rows * tiles.rows;
   // What is used once is not worth packing.
   const bool in_place = m <= tiles.rows && !b.rows_are_lanes;
 
@@ -82,17 +88,27 @@ void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_
     for (std::int64_t l = 0; l < k; l += longest) {
       const std::int64_t depth = std::min(longest, k - l);
       tiles.pack_rows(part(a, row, l), height, depth, packed_a);
-      for (std::int64_t column = 0; column < n; column += tiles.columns) {
-        const std::int64_t width = std::min(tiles.columns, n - column);
-        const Operand<T> sliver = part(b, column, l);
-        const Result<T> to{c.first + row * c.row_step + column * c.column_step, c.row_step,
-                           c.column_step, c.add || l > 0};
-        if (in_place && width == tiles.columns) {
-          tiles.multiply(height, width, depth, packed_a, sliver.first, sliver.leading, to);
-        } else {
-          tiles.pack_columns(sliver, width, depth, packed_b);
-          tiles.multiply(height, width, depth, packed_a, packed_b, tiles.columns, to);
+      const auto multiply_slivers = [&](std::int64_t first, std::int64_t last) {
+        alignas(64) T packed_b[widest_sliver<T> * longest_block];
+        for (std::int64_t column = first * tiles.columns;
+             column < std::min(last * tiles.columns, n); column += tiles.columns) {
+          const std::int64_t width = std::min(tiles.columns, n - column);
+          const Operand<T> sliver = part(b, column, l);
+          const Result<T> to{c.first + row * c.row_step + column * c.column_step, c.row_step,
+                             c.column_step, c.add || l > 0};
+          if (in_place && width == tiles.columns) {
+            tiles.multiply(height, width, depth, packed_a, sliver.first, sliver.leading, to);
+          } else {
+            tiles.pack_columns(sliver, width, depth, packed_b);
+            tiles.multiply(height, width, depth, packed_a, packed_b, tiles.columns, to);
+          }
         }
+      };
+      const std::int64_t slivers = divided(n, tiles.columns);
+      if (height * depth * n < least_for_threads) {
+        multiply_slivers(0, slivers);
+      } else {
+        parallel_for(slivers, multiply_slivers);
       }
     }
   }

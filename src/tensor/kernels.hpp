@@ -2,8 +2,6 @@
 
 #include <cstdint>
 
-#include "lockstep/tensor/activation.hpp"
-
 // Numeric kernels on raw memory, for T = float and double. Results depend on sizes and values
 // alone, never on an address: reductions run in an order of their own, and transcendental functions
 // treat the last elements of a range as they treat all others.
@@ -32,23 +30,6 @@ double sum_squares(std::int64_t n, const T* x);
 /// y[j] (+)= sum over rows i of x[i][j]
 template <class T>
 void sum_rows(std::int64_t rows, std::int64_t columns, const T* x, T* y, bool accumulate);
-
-/// y[i] = f(x[i]); y may be x.
-template <class T>
-void activate(Activation f, std::int64_t n, const T* x, T* y);
-
-/// y[i][j] = f(y[i][j] + bias[j])
-template <class T>
-void activate_rows(Activation f, std::int64_t rows, std::int64_t columns, const T* bias, T* y);
-
-/// y[i][j] = f(y[i][j] + bias[i])
-template <class T>
-void activate_columns(Activation f, std::int64_t rows, std::int64_t columns, const T* bias, T* y);
-
-/// dx[i] (+)= dy[i] · f'(x[i]), from y = f(x). That of relu at 0 is 0, and of NaN too.
-template <class T>
-void activation_gradient(Activation f, std::int64_t n, const T* y, const T* dy, T* dx,
-                         bool accumulate);
 
 /// y += factor · x
 template <class T>

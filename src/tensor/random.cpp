@@ -3,10 +3,13 @@
 #include <xxhash.h>
 
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numbers>
 
 #include "tensor/dispatch.hpp"
+#include "tensor/philox.hpp"
+#include "tensor/random_bits.hpp"
 
 namespace lockstep {
 
@@ -48,6 +51,16 @@ std::uint64_t RandomKey::bits(std::uint64_t index) const noexcept {
   return std::uint64_t{words[lane + 1]} << 32 | words[lane];
 }
 
+void RandomKey::bits(std::uint64_t first, std::span<std::uint64_t> numbers) const noexcept {
+  if (numbers.empty()) return;
+  if (first % 2 == 1) {
+    numbers.front() = bits(first);
+    return bits(first + 1, numbers.subspan(1));
+  }
+  kernels::philox_blocks(key_, first / 2, std::ssize(numbers) / 2, numbers.data());
+  if (numbers.size() % 2 == 1) numbers.back() = bits(first + numbers.size() - 1);
+}
+
 namespace {
 
 // The leading bits of a word as a number in [0, 1), as many as T holds exactly.
@@ -72,8 +85,9 @@ void fill_uniform(Tensor& tensor, RandomKey key, double low, double high) {
   dispatch_floating(tensor.dtype(), [&]<class T>() {
     const T offset = static_cast<T>(low);
     const T range = static_cast<T>(high - low);
-    std::uint64_t index = 0;
-    for (T& element : tensor.span<T>()) element = offset + range * to_unit<T>(key.bits(index++));
+    for_each_with_bits(tensor.span<T>(), key, [=](T& element, std::uint64_t bits) {
+      element = offset + range * to_unit<T>(bits);
+    });
   });
 }
 

@@ -1,53 +1,62 @@
 #include "tensor/row_norm.hpp"
 
-#include <array>
 #include <cmath>
+
+#include "tensor/block_sum.hpp"
 
 namespace lockstep::kernels {
 namespace {
 
-// Σ f(i) over 0 ≤ i < n, in partial sums that compilers make vectors of.
-template <class F>
-double sum_of(std::int64_t n, F f) {
-  constexpr std::int64_t lanes = 16;
-  std::array<double, lanes> partial{};
-  double total = 0;
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    for (std::int64_t lane = 0; lane < lanes; ++lane) {
-      partial[static_cast<std::size_t>(lane)] += f(i + lane);
-    }
+// Calls use(first number, numbers, w) for ranges of a row of which the weight of number first + i is w(i): for the row where
+// parts are single numbers, else for each part. `weight` may be null.
+template <class T, class F>
+void for_each_range(const RowParts& shape, std::int64_t row, const T* weight, F use) {
+  const auto constant = [](T number) { return [number](std::int64_t) { return number; }; };
+  const std::int64_t first = row % shape.cycle * shape.parts;
+  if (weight == nullptr) return use(0, shape.length(), constant(T{1}));
+  if (shape.run == 1) {
+    return use(0, shape.parts, [from = weight + first](std::int64_t i) { return from[i]; });
   }
-  for (; i < n; ++i) total += f(i);
-  for (const double value : partial) total += value;
-  return total;
+  for (std::int64_t part = 0; part < shape.parts; ++part) {
+    use(part * shape.run, shape.run, constant(weight[first + part]));
+  }
 }
 
-// Calls use(first number, numbers, index of the weight, step of that) for ranges of a row that have one number
-// of the weight, or, where parts are single numbers, one each.
-template <class F>
-void for_each_part(const RowParts& shape, std::int64_t row, F use) {
-  const std::int64_t first = row % shape.cycle * shape.parts;
-  if (shape.run == 1) return use(0, shape.parts, first, 1);
-  for (std::int64_t part = 0; part < shape.parts; ++part) {
-    use(part * shape.run, shape.run, first + part, 0);
-  }
-}
+// x̂ = (x - mean) · factor of numbers of type T; what is lost of a mean that is rounded is subtracted as well.
+template <class T>
+class Normal {
+ public:
+  Normal(double mean, double factor)
+      : center_(static_cast<T>(mean)),
+        scale_(static_cast<T>(factor)),
+        rest_(static_cast<T>((static_cast<double>(center_) - mean) * factor)) {}
+
+  T operator()(T x) const { return (x - center_) * scale_ + rest_; }
+  T scale() const { return scale_; }
+
+ private:
+  T center_, scale_, rest_;
+};
 
 }  // namespace
 
 template <class T>
 void row_moments(const RowParts& shape, const T* x, double eps, double* mean, double* factor) {
   const std::int64_t n = shape.length();
+  const auto count = static_cast<double>(n);
   for (std::int64_t row = 0; row < shape.rows; ++row, x += n) {
-    const double m = sum_of(n, [x](std::int64_t i) { return static_cast<double>(x[i]); }) /
-                     static_cast<double>(n);
-    const double squares = sum_of(n, [x, m](std::int64_t i) {
-      const double distance = static_cast<double>(x[i]) - m;
-      return distance * distance;
+    // Of distances from a number of the row, which are small where all are far from 0.
+    const T about = x[0];
+    const double distance =
+        sum_blocks<T, T>(n, [=](std::int64_t i) { return x[i] - about; }) / count;
+    const T center = static_cast<T>(static_cast<double>(about) + distance);
+    const double rest = static_cast<double>(about) - static_cast<double>(center) + distance;
+    const double squares = sum_blocks<T, T>(n, [=](std::int64_t i) {
+      const T from_center = x[i] - center;
+      return from_center * from_center;
     });
-    mean[row] = m;
-    factor[row] = 1 / std::sqrt(squares / static_cast<double>(n) + eps);
+    mean[row] = static_cast<double>(about) + distance;
+    factor[row] = 1 / std::sqrt(squares / count - rest * rest + eps);
   }
 }
 
@@ -56,22 +65,48 @@ void normalize_rows(const RowParts& shape, const T* x, const double* mean, const
                     const T* weight, const T* bias, T* y) {
   const std::int64_t n = shape.length();
   for (std::int64_t row = 0; row < shape.rows; ++row, x += n, y += n) {
-    // What is lost of a mean that is rounded to T is subtracted as well.
-    const T center = static_cast<T>(mean[row]), scale = static_cast<T>(factor[row]);
-    const T rest = static_cast<T>((static_cast<double>(center) - mean[row]) * factor[row]);
-    for_each_part(
-        shape, row,
-        [=](std::int64_t first, std::int64_t count, std::int64_t index, std::int64_t step) {
-          for (std::int64_t i = 0; i < count; ++i) {
-            const std::int64_t at = index + i * step;
-            T value = (x[first + i] - center) * scale + rest;
-            if (weight != nullptr) value *= weight[at];
-            if (bias != nullptr) value += bias[at];
-            y[first + i] = value;
-          }
-        });
+    const Normal<T> normal(mean[row], factor[row]);
+    for_each_range(shape, row, weight, [=](std::int64_t first, std::int64_t count, auto w) {
+      for (std::int64_t i = 0; i < count; ++i) y[first + i] = normal(x[first + i]) * w(i);
+    });
+    if (bias == nullptr) continue;
+    for_each_range(shape, row, bias, [=](std::int64_t first, std::int64_t count, auto b) {
+      for (std::int64_t i = 0; i < count; ++i) y[first + i] += b(i);
+    });
   }
 }
+
+namespace {
+
+// products += Σ dy · x̂ and sums += Σ dy of each number of the weight, of one row.
+template <class T>
+void add_parameter_gradients(const RowParts& shape, std::int64_t row, const Normal<T>& normal,
+                             const T* x, const T* dy, double* products, double* sums) {
+  const std::int64_t index = row % shape.cycle * shape.parts;
+  const auto product = [=](std::int64_t i) { return dy[i] * normal(x[i]); };
+  if (shape.run == 1) {
+    for (std::int64_t i = 0; i < shape.parts && products != nullptr; ++i) {
+      products[index + i] += static_cast<double>(product(i));
+    }
+    for (std::int64_t i = 0; i < shape.parts && sums != nullptr; ++i) {
+      sums[index + i] += static_cast<double>(dy[i]);
+    }
+    return;
+  }
+  for (std::int64_t part = 0; part < shape.parts; ++part) {
+    const std::int64_t first = part * shape.run;
+    if (products != nullptr) {
+      products[index + part] +=
+          sum_blocks<T, T>(shape.run, [=](std::int64_t i) { return product(first + i); });
+    }
+    if (sums != nullptr) {
+      sums[index + part] +=
+          sum_blocks<T, T>(shape.run, [=](std::int64_t i) { return dy[first + i]; });
+    }
+  }
+}
+
+}  // namespace
 
 template <class T>
 void normalize_rows_backward(const RowParts& shape, const T* x, const double* mean,
@@ -79,48 +114,30 @@ void normalize_rows_backward(const RowParts& shape, const T* x, const double* me
                              bool accumulate, double* products, double* sums) {
   const std::int64_t n = shape.length();
   for (std::int64_t row = 0; row < shape.rows; ++row, x += n, dy += n) {
-    const double m = mean[row], scale = factor[row];
-    double sum = 0, product = 0;  // of g, and of g · x̂
-    for_each_part(
-        shape, row,
-        [&](std::int64_t first, std::int64_t count, std::int64_t index, std::int64_t step) {
-          const auto normal = [=](std::int64_t i) {
-            return (static_cast<double>(x[first + i]) - m) * scale;
-          };
-          const auto gradient = [=](std::int64_t i) {
-            return static_cast<double>(dy[first + i]) *
-                   (weight == nullptr ? 1 : static_cast<double>(weight[index + i * step]));
-          };
-          sum += sum_of(count, gradient);
-          product += sum_of(count, [=](std::int64_t i) { return gradient(i) * normal(i); });
-          const auto plain = [=](std::int64_t i) { return static_cast<double>(dy[first + i]); };
-          if (step == 1) {
-            for (std::int64_t i = 0; i < count && products != nullptr; ++i) {
-              products[index + i] += plain(i) * normal(i);
-            }
-            for (std::int64_t i = 0; i < count && sums != nullptr; ++i) sums[index + i] += plain(i);
-            return;
-          }
-          if (products != nullptr) {
-            products[index] += sum_of(count, [=](std::int64_t i) { return plain(i) * normal(i); });
-          }
-          if (sums != nullptr) sums[index] += sum_of(count, plain);
-        });
+    const Normal<T> normal(mean[row], factor[row]);
+    add_parameter_gradients(shape, row, normal, x, dy, products, sums);
     if (dx == nullptr) continue;
-    const double mean_gradient = sum / static_cast<double>(n),
-                 mean_product = product / static_cast<double>(n);
-    for_each_part(
-        shape, row,
-        [=](std::int64_t first, std::int64_t count, std::int64_t index, std::int64_t step) {
-          for (std::int64_t i = first; i < first + count; ++i) {
-            const double g =
-                static_cast<double>(dy[i]) *
-                (weight == nullptr ? 1 : static_cast<double>(weight[index + (i - first) * step]));
-            const double normal = (static_cast<double>(x[i]) - m) * scale;
-            const T value = static_cast<T>(scale * (g - mean_gradient - normal * mean_product));
-            dx[i] = accumulate ? dx[i] + value : value;
-          }
-        });
+    double sum = 0, product = 0;  // of g, and of g · x̂
+    for_each_range(shape, row, weight, [&](std::int64_t first, std::int64_t count, auto w) {
+      const auto g = [=](std::int64_t i) { return dy[first + i] * w(i); };
+      sum += sum_blocks<T, T>(count, g);
+      product +=
+          sum_blocks<T, T>(count, [=](std::int64_t i) { return g(i) * normal(x[first + i]); });
+    });
+    const T mean_gradient = static_cast<T>(sum / static_cast<double>(n)),
+            mean_product = static_cast<T>(product / static_cast<double>(n));
+    for_each_range(shape, row, weight, [=](std::int64_t first, std::int64_t count, auto w) {
+      const auto value = [=](std::int64_t i) {
+        const T g = dy[first + i] * w(i);
+        return normal.scale() * (g - mean_gradient - normal(x[first + i]) * mean_product);
+      };
+      T* const to = dx + first;
+      if (accumulate) {
+        for (std::int64_t i = 0; i < count; ++i) to[i] += value(i);
+      } else {
+        for (std::int64_t i = 0; i < count; ++i) to[i] = value(i);
+      }
+    });
     dx += n;
   }
 }

@@ -14,7 +14,7 @@ struct RowParts {
   std::int64_t length() const { return parts * run; }
 };
 
-/// mean[row], and factor[row] = 1 / √(variance + eps), in double precision and two passes.
+/// mean[row], and factor[row] = 1 / √(variance + eps), in two passes.
 template <class T>
 void row_moments(const RowParts& shape, const T* x, double eps, double* mean, double* factor);
 

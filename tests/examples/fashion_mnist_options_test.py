@@ -1,8 +1,10 @@
 """The options of the Fashion-MNIST example that switch a feature on: what is known of their results,
 and which of them contradict each other."""
 
+import os
 import pathlib
 import sys
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
@@ -80,6 +82,19 @@ class Variants(Example):
                     self.assertEqual(record.pop("skipped_steps", 0), 0)
                     self.assertEqual(record.pop("loss_scale", 65536), 65536)
                 self.assertEqual(results, plain)
+
+    def test_threads_change_no_bit(self):
+        cnn = "--network", "cnn"
+        self.variant(*cnn)
+        state = newest_state(self.last)
+        with unittest.mock.patch.dict(os.environ, LOCKSTEP_THREADS="3"):
+            self.variant(*cnn)
+        self.assertEqual(newest_state(self.last), state)
+        for text in "0", "two", "1.5":
+            with unittest.mock.patch.dict(os.environ, LOCKSTEP_THREADS=text):
+                job = self.run_on(2, *cnn, "--epochs", 1, out=self.folder / "refused")
+            self.assertEqual(job.returncode, 1)
+            self.assertRegex(job.stderr, r"\Aerror: LOCKSTEP_THREADS: expected a number from 1 to 1024, found [^\n]+\n\Z")
 
     def test_a_sharded_optimizer_goes_on_as_a_whole_one_and_back(self):
         self.train(2, "--sharded", "--epochs", 1)

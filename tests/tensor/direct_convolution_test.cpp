@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lockstep/testing/mpi_test.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/convolution.hpp"
 #include "tensor/gemm.hpp"
 #include "tensor/kernel_fixture.hpp"
@@ -113,7 +114,12 @@ TYPED_TEST(Direct, convolution_has_the_bits_of_columns) {
 
 TYPED_TEST(Direct, weight_gradient_has_the_bits_of_columns) {
   using T = TypeParam;
-  for (const Case& of : cases()) {
+  std::vector<Case> all = cases();
+  const WindowAxis strided{.extent = 15, .kernel = 3, .stride = 2, .padding = 1};
+  all.push_back({{{}, strided, strided}, 32, 20});
+  all.push_back({{strided, {.extent = 8, .kernel = 5, .stride = 3, .padding = 2}, strided}, 9, 5});
+  all.push_back({{{}, {}, {.extent = 14, .kernel = 9, .dilation = 1}}, 40, 3});
+  for (const Case& of : all) {
     for (const bool accumulate : {false, true}) {
       ByColumns<T> plain(of);
       DirectWeightGradient<T> direct(of.windows, of.channels, of.maps);

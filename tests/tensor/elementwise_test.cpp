@@ -1,10 +1,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <iterator>
 #include <limits>
+#include <numbers>
+#include <string_view>
 #include <vector>
 
 #include "lockstep/testing/mpi_test.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/kernel_fixture.hpp"
 #include "tensor/kernels.hpp"
 
@@ -19,108 +24,179 @@ using testing::same_bits;
 using Floating = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(Kernels, Floating);
 
-enum class Function { exp, log, tanh, sigmoid };
+// A function, what it is in more digits, and how far it may be from that.
+template <class T>
+struct Function {
+  const char* name;
+  std::function<void(std::int64_t n, const T* x, T* y)> map;
+  long double (*exact)(long double x);
+  double lowest, highest;  // of what it is tried on
+  double ulps;             // of the result, or of 1
+  bool of_one = false;     // has a zero, near which only that can be
+};
 
 template <class T>
-void map(Function function, std::size_t n, const T* x, T* y) {
-  const auto count = static_cast<std::int64_t>(n);
-  switch (function) {
-    case Function::exp:
-      return kernels::exp(count, x, y);
-    case Function::log:
-      return kernels::log(count, x, y);
-    case Function::tanh:
-      return kernels::activate(Activation::tanh, count, x, y);
-    case Function::sigmoid:
-      return kernels::activate(Activation::sigmoid, count, x, y);
-  }
+auto with_gradient_of_ones(auto gradient) {
+  return [gradient](std::int64_t n, const T* x, T* dx) {
+    const std::vector<T> dy(static_cast<std::size_t>(n), T{1});
+    gradient(n, x, dy.data(), dx);
+  };
 }
 
-double reference(Function function, double x) {
-  switch (function) {
-    case Function::exp:
-      return std::exp(x);
-    case Function::log:
-      return std::log(x);
-    case Function::tanh:
-      return std::tanh(x);
-    case Function::sigmoid:
-      return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
-  }
-  return 0;
+long double sigmoid(long double x) { return 1 / (1 + std::exp(-x)); }
+long double distribution(long double x) { return std::erfc(-x / std::sqrt(2.0L)) / 2; }
+long double density(long double x) {
+  return std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi_v<long double>);
 }
 
-constexpr Function all_functions[] = {Function::exp, Function::log, Function::tanh,
-                                      Function::sigmoid};
+template <class T>
+std::vector<Function<T>> all_functions() {
+  constexpr bool is_double = sizeof(T) == 8;
+  constexpr double exp_range = is_double ? 700 : 85, normal_range = is_double ? 37 : 12.5;
+  const auto activation = [](Activation f) {
+    return [f](auto... of) { kernels::activate(f, of...); };
+  };
+  return {
+      {"exp", [](auto... of) { kernels::exp(of...); }, [](auto x) { return std::exp(x); },
+       -exp_range, exp_range, 1.25},
+      {"log", [](auto... of) { kernels::log(of...); }, [](auto x) { return std::log(x); },
+       std::numeric_limits<T>::min(), 1000, 2},
+      {"log of about 1", [](auto... of) { kernels::log(of...); },
+       [](auto x) { return std::log(x); }, 0.5, 2, 2},
+      {"tanh", activation(Activation::tanh), [](auto x) { return std::tanh(x); }, -25, 25, 1.75},
+      {"tanh of small", activation(Activation::tanh), [](auto x) { return std::tanh(x); }, -1, 1,
+       1.75},
+      {"sigmoid", activation(Activation::sigmoid), sigmoid, -exp_range, exp_range, 1.5},
+      {"gelu", [](auto... of) { kernels::gelu(of...); }, [](auto x) { return x * distribution(x); },
+       -normal_range, normal_range, is_double ? 7 : 0.75},
+      {"gelu'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
+         kernels::gelu_gradient(n, x, dy, dx, false);
+       }),
+       [](auto x) { return distribution(x) + x * density(x); }, -normal_range, normal_range,
+       is_double ? 2 : 0.75, true},
+      {"silu", [](auto... of) { kernels::silu(of...); }, [](auto x) { return x * sigmoid(x); },
+       -exp_range, exp_range, 2.5},
+      {"silu'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
+         kernels::silu_gradient(n, x, dy, dx, false);
+       }),
+       [](auto x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }, -exp_range, exp_range, 3, true},
+      {"softplus", [](auto n, auto x, auto y) { kernels::softplus(n, T{1}, x, y); },
+       [](auto x) { return std::fmax(x, 0.0L) + std::log1p(std::exp(-std::abs(x))); }, -exp_range,
+       exp_range, 3},
+      {"softplus'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
+         kernels::softplus_gradient(n, T{1}, x, dy, dx, false);
+       }),
+       sigmoid, -exp_range, exp_range, 1.5},
+      {"elu", [](auto n, auto x, auto y) { kernels::elu(n, T{1}, x, y); },
+       [](auto x) { return x > 0 ? x : std::expm1(x); }, -25, 2, 1.25},
+      {"elu'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
+         kernels::elu_gradient(n, T{1}, x, dy, dx, false);
+       }),
+       [](auto x) { return x > 0 ? 1 : std::exp(x); }, -exp_range, 2, 1.25},
+  };
+}
 
-TYPED_TEST(Kernels, map_is_accurate_to_a_few_bits) {
+TYPED_TEST(Kernels, functions_are_exact_to_a_few_ulps) {
   using T = TypeParam;
-  for (const Function function : all_functions) {
-    std::vector<T> x = draw<T>(1000, 4, function == Function::log ? 1e-6 : -20, 20);
-    for (T tiny = T{1e-3F}; tiny > std::numeric_limits<T>::min() * 4; tiny /= 10) {
+  constexpr T smallest = std::numeric_limits<T>::min();
+  for (const Function<T>& function : all_functions<T>()) {
+    std::vector<T> x = draw<T>(30000, 4, function.lowest, function.highest);
+    for (T tiny = T{0.5F}; tiny > smallest * 4; tiny /= 3) {
       x.push_back(tiny);
-      if (function != Function::log) x.push_back(-tiny);
+      if (function.lowest < 0) x.push_back(-tiny);
     }
     std::vector<T> y(x.size());
-    map(function, x.size(), x.data(), y.data());
+    function.map(std::ssize(x), x.data(), y.data());
+    double worst = 0;
+    std::size_t at = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
-      const double expected = reference(function, static_cast<double>(x[i]));
-      const double scale =
-          function == Function::log ? std::max(1.0, std::abs(expected)) : std::abs(expected);
-      ASSERT_NEAR(static_cast<double>(y[i]), expected, 8 * this->epsilon * scale)
-          << "function " << static_cast<int>(function) << " of " << x[i];
+      const long double exact = function.exact(x[i]);
+      const T near = std::max(function.of_one ? T{1} : static_cast<T>(std::abs(exact)), smallest);
+      const long double ulp = std::nextafter(near, this->infinity) - near;
+      const double error = static_cast<double>(std::abs(y[i] - exact) / ulp);
+      if (error > worst) worst = error, at = i;
     }
+    EXPECT_LE(worst, function.ulps) << function.name << " of " << x[at];
   }
 }
 
-TYPED_TEST(Kernels, map_gives_an_element_the_same_bits_at_every_place) {
+TYPED_TEST(Kernels, functions_give_an_element_the_same_bits_at_every_place) {
   using T = TypeParam;
-  for (const Function function : all_functions) {
+  for (const Function<T>& function : all_functions<T>()) {
     const std::vector<T> x = draw<T>(70, 5, 0.01, 9);
     std::vector<T> alone(x.size());
-    for (std::size_t i = 0; i < x.size(); ++i) map(function, 1, &x[i], &alone[i]);
+    for (std::size_t i = 0; i < x.size(); ++i) function.map(1, &x[i], &alone[i]);
     for (std::size_t begin = 0; begin < 20; ++begin) {
       for (const std::size_t n : {1U, 7U, 16U, 33U, 50U}) {
         std::vector<T> y(n);
-        map(function, n, x.data() + begin, y.data());
+        function.map(std::ssize(y), x.data() + begin, y.data());
         ASSERT_TRUE(same_bits(y.data(), alone.data() + begin, n))
-            << "function " << static_cast<int>(function) << " begin " << begin << " n " << n;
+            << function.name << " begin " << begin << " n " << n;
       }
     }
     std::vector<T> in_place = x;
-    map(function, x.size(), in_place.data(), in_place.data());
-    EXPECT_TRUE(same_bits(in_place.data(), alone.data(), x.size()));
+    function.map(std::ssize(x), in_place.data(), in_place.data());
+    EXPECT_TRUE(same_bits(in_place.data(), alone.data(), x.size())) << function.name;
   }
 }
 
-TYPED_TEST(Kernels, map_knows_the_limits) {
+TYPED_TEST(Kernels, functions_know_the_limits) {
   using T = TypeParam;
-  const auto of = [](Function function, T x) {
+  const std::vector<Function<T>> functions = all_functions<T>();
+  const auto value = [&](const Function<T>& function, T x) {
     // Among finite neighbours, in the middle of a block.
     std::vector<T> block(40, T{1});
     block[9] = x;
-    map(function, 40, block.data(), block.data());
-    EXPECT_TRUE(std::isfinite(block[8]));
-    EXPECT_TRUE(std::isfinite(block[10]));
+    function.map(40, block.data(), block.data());
+    EXPECT_TRUE(std::isfinite(block[8])) << function.name;
+    EXPECT_TRUE(std::isfinite(block[10])) << function.name;
     return block[9];
   };
-  for (const Function function : all_functions) EXPECT_TRUE(std::isnan(of(function, this->nan)));
-  const T largest = std::numeric_limits<T>::max();
-  EXPECT_EQ(of(Function::exp, this->infinity), this->infinity);
-  EXPECT_EQ(of(Function::exp, largest), this->infinity);
-  EXPECT_EQ(of(Function::exp, -this->infinity), 0);
-  EXPECT_EQ(of(Function::exp, -largest), 0);
-  EXPECT_EQ(of(Function::exp, 0), 1);
-  EXPECT_EQ(of(Function::log, this->infinity), this->infinity);
-  EXPECT_EQ(of(Function::log, 0), -this->infinity);
-  EXPECT_TRUE(std::isnan(of(Function::log, -1)));
-  EXPECT_EQ(of(Function::log, 1), 0);
-  EXPECT_EQ(of(Function::tanh, this->infinity), 1);
-  EXPECT_EQ(of(Function::tanh, -this->infinity), -1);
-  EXPECT_EQ(of(Function::sigmoid, this->infinity), 1);
-  EXPECT_EQ(of(Function::sigmoid, -this->infinity), 0);
-  EXPECT_EQ(of(Function::sigmoid, -largest), 0);
-  EXPECT_EQ(of(Function::sigmoid, 0), T{0.5F});
+  const auto of = [&](std::string_view name, T x) {
+    for (const Function<T>& function : functions) {
+      if (function.name == name) return value(function, x);
+    }
+    ADD_FAILURE() << "no function " << name;
+    return x;
+  };
+  for (const Function<T>& function : functions) {
+    EXPECT_TRUE(std::isnan(value(function, this->nan))) << function.name;
+  }
+  const T largest = std::numeric_limits<T>::max(), smallest = std::numeric_limits<T>::denorm_min();
+  EXPECT_EQ(of("exp", this->infinity), this->infinity);
+  EXPECT_EQ(of("exp", largest), this->infinity);
+  EXPECT_EQ(of("exp", -this->infinity), 0);
+  EXPECT_EQ(of("exp", -largest), 0);
+  EXPECT_EQ(of("exp", 0), 1);
+  EXPECT_EQ(of("log", this->infinity), this->infinity);
+  EXPECT_EQ(of("log", 0), -this->infinity);
+  EXPECT_TRUE(std::isnan(of("log", -1)));
+  EXPECT_TRUE(std::isnan(of("log", -this->infinity)));
+  EXPECT_EQ(of("log", 1), 0);
+  EXPECT_EQ(of("log", smallest), static_cast<T>(std::log(static_cast<long double>(smallest))));
+  EXPECT_EQ(of("tanh", this->infinity), 1);
+  EXPECT_EQ(of("tanh", -this->infinity), -1);
+  EXPECT_TRUE(std::signbit(of("tanh", -T{0})));
+  EXPECT_EQ(of("sigmoid", this->infinity), 1);
+  EXPECT_EQ(of("sigmoid", -this->infinity), 0);
+  EXPECT_EQ(of("sigmoid", -largest), 0);
+  EXPECT_EQ(of("sigmoid", 0), T{0.5F});
+  EXPECT_EQ(of("gelu", this->infinity), this->infinity);
+  EXPECT_EQ(of("gelu", largest), largest);
+  EXPECT_EQ(of("gelu", -this->infinity), 0);
+  EXPECT_EQ(of("gelu", -largest), 0);
+  EXPECT_EQ(of("gelu'", this->infinity), 1);
+  EXPECT_EQ(of("gelu'", -this->infinity), 0);
+  EXPECT_EQ(of("gelu'", 0), T{0.5F});
+  EXPECT_EQ(of("silu", this->infinity), this->infinity);
+  EXPECT_EQ(of("silu", -largest), 0);
+  EXPECT_EQ(of("softplus", this->infinity), this->infinity);
+  EXPECT_EQ(of("softplus", largest), largest);
+  EXPECT_EQ(of("softplus", -this->infinity), 0);
+  EXPECT_EQ(of("elu", this->infinity), this->infinity);
+  EXPECT_EQ(of("elu", -this->infinity), -1);
+  EXPECT_EQ(of("elu'", this->infinity), 1);
+  EXPECT_EQ(of("elu'", -this->infinity), 0);
 }
 
 TYPED_TEST(Kernels, a_bias_is_added_before_an_activation) {

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "lockstep/core/error.hpp"
@@ -39,6 +41,20 @@ TEST(RandomKey, gives_two_numbers_a_block_low_word_first) {
 }
 
 // Saved runs depend on these numbers: a change of them is a change of format.
+TEST(RandomKey, gives_many_numbers_as_one_after_the_other) {
+  const RandomKey key(0x123456789abcdef0);
+  for (const std::uint64_t first : {0ULL, 1ULL, 6ULL, 0x1fffffff9ULL}) {
+    for (const std::size_t count : {0U, 1U, 2U, 31U, 32U, 33U, 100U}) {
+      std::vector<std::uint64_t> expected(count), found(count + 1, 7);
+      for (std::size_t i = 0; i < count; ++i) expected[i] = key.bits(first + i);
+      key.bits(first, std::span(found).first(count));
+      EXPECT_EQ(found.back(), 7U);
+      found.pop_back();
+      EXPECT_EQ(found, expected) << first << ' ' << count;
+    }
+  }
+}
+
 TEST(RandomKey, folds_the_same_on_every_machine) {
   EXPECT_EQ(RandomKey(0).fold("weight").bits(0), 7423116809884855235U);
   EXPECT_EQ(RandomKey(0).fold(7).bits(0), 5183294288849441214U);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "lockstep/tensor/tensor.hpp"
@@ -25,7 +26,9 @@ class RandomKey {
 
   /// 64 random bits.
   std::uint64_t bits(std::uint64_t index) const noexcept;
-  /// A number in [0, 1), a multiple of 2^-53.
+  /// Those of as many indices from `first` on as there is room for, which takes a fraction of the time.
+  void bits(std::uint64_t first, std::span<std::uint64_t> numbers) const noexcept;
+  /// A number in [0, 1), a multiple of 2^-53: the leading bits of bits(index).
   double uniform(std::uint64_t index) const noexcept;
   /// A number in [0, bound), for bound > 0; each comes up equally often to within bound / 2^64.
   std::uint64_t below(std::uint64_t bound, std::uint64_t index) const noexcept;
