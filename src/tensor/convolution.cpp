@@ -106,6 +106,16 @@ void col2im(const Windows& windows, std::int64_t channels, const T* columns, T* 
   }
 }
 
+template <class T>
+void turn_weight(std::int64_t maps, std::int64_t channels, std::int64_t taps, const T* weight,
+                 T* turned) {
+  for (std::int64_t map = 0; map < maps; ++map) {
+    for (std::int64_t channel = 0; channel < channels; ++channel, weight += taps) {
+      std::reverse_copy(weight, weight + taps, turned + (channel * maps + map) * taps);
+    }
+  }
+}
+
 namespace {
 
 // Calls f(map, row of results, row of y) for each row of windows.
@@ -155,6 +165,7 @@ void add_windows(const Windows& windows, std::int64_t maps, const T* results, st
   template void take_windows<T>(const Windows&, std::int64_t, const T*, std::int64_t, const T*, \
                                 Activation, T*);                                                \
   template void add_windows<T>(const Windows&, std::int64_t, const T*, std::int64_t, T*);       \
+  template void turn_weight<T>(std::int64_t, std::int64_t, std::int64_t, const T*, T*);         \
   template void pad<T>(const Windows&, std::int64_t, const T*, T*);                             \
   template void crop<T>(const Windows&, std::int64_t, const T*, T*, bool);                      \
   template void im2col<T>(const Windows&, std::int64_t, const T*, T*);                          \

@@ -28,6 +28,12 @@ void im2col(const Windows& windows, std::int64_t channels, const T* padded, T* c
 template <class T>
 void col2im(const Windows& windows, std::int64_t channels, const T* columns, T* padded);
 
+/// The weight (channels, maps, taps) of the convolution whose adjoint has the weight (maps, channels, taps): the gradient of
+/// an image with stride 1 is that convolution of the gradient.
+template <class T>
+void turn_weight(std::int64_t maps, std::int64_t channels, std::int64_t taps, const T* weight,
+                 T* turned);
+
 /// y (maps, windows) = f(results + bias), where the `leading` results of a map are those of windows that begin at one
 /// pixel of a padded image after the other; without a bias where that is nullptr.
 template <class T>

@@ -192,6 +192,7 @@ class ImageGradient {
     if (target.data == nullptr) return;
     const Windows turned = adjoint(of.windows);
     if (is_direct(of) && suits_direct(turned)) {
+      turned_ = Tensor::empty({of.maps / of.groups * of.taps()}, dtype_of<T>);
       direct_.emplace(turned, of.maps / of.groups, of.channels / of.groups);
       if (of.groups == 1) set_weight(weight);
     } else {
@@ -219,12 +220,16 @@ class ImageGradient {
 
  private:
   void set_weight(const T* weight) {
-    direct_->with([weight](auto& convolution) { convolution.set_adjoint_weight(weight); });
+    T* const turned = turned_.data<T>();
+    turn_weight(of_.maps / of_.groups, of_.channels / of_.groups, of_.windows.taps(), weight,
+                turned);
+    direct_->with([turned](auto& convolution) { convolution.set_weight(turned); });
   }
 
   const Convolution& of_;
   GradientTarget<T> target_;
   const T* weight_;
+  Tensor turned_;
   std::optional<Strideless<T>> direct_;
   std::optional<Columns<T>> columns_;
 };

@@ -123,19 +123,6 @@ void DirectConvolution<T>::set_weight(const T* weight) {
 }
 
 template <class T>
-void DirectConvolution<T>::set_adjoint_weight(const T* weight) {
-  const std::int64_t taps = windows_.taps();
-  Tensor turned = memory<T>(maps_ * channels_ * taps);
-  for (std::int64_t channel = 0; channel < channels_; ++channel) {
-    for (std::int64_t map = 0; map < maps_; ++map, weight += taps) {
-      std::reverse_copy(weight, weight + taps,
-                        turned.data<T>() + (map * channels_ + channel) * taps);
-    }
-  }
-  set_weight(turned.data<T>());
-}
-
-template <class T>
 void DirectConvolution<T>::convolve(const T* image, const T* bias, Activation f, T* y) {
   multiply(image);
   take_windows(windows_, maps_, std::as_const(results_).data<T>(), places_, bias, f, y);

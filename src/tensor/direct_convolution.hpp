@@ -29,8 +29,6 @@ class DirectConvolution {
 
   /// Of (maps, channels, taps).
   void set_weight(const T* weight);
-  /// That of the convolution whose adjoint this one is, of (channels, maps, taps).
-  void set_adjoint_weight(const T* weight);
 
   /// y (maps, windows) = f(weight · windows of the image + bias); without a bias where that is nullptr.
   void convolve(const T* image, const T* bias, Activation f, T* y);

@@ -112,18 +112,6 @@ void WinogradConvolution<T>::set_weight(const T* weight) {
 }
 
 template <class T>
-void WinogradConvolution<T>::set_adjoint_weight(const T* weight) {
-  Tensor turned = memory<T>(maps_ * channels_ * taps);
-  for (std::int64_t channel = 0; channel < channels_; ++channel) {
-    for (std::int64_t map = 0; map < maps_; ++map, weight += taps) {
-      std::reverse_copy(weight, weight + taps,
-                        turned.data<T>() + (map * channels_ + channel) * taps);
-    }
-  }
-  set_weight(std::as_const(turned).data<T>());
-}
-
-template <class T>
 void WinogradConvolution<T>::convolve(const T* image, const T* bias, Activation f, T* y) {
   multiply(image);
   const auto bias_of = [bias](std::int64_t map) {

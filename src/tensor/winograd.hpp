@@ -20,8 +20,6 @@ class WinogradConvolution {
 
   /// Of (maps, channels, 3, 3).
   void set_weight(const T* weight);
-  /// That of the convolution whose adjoint this one is, of (channels, maps, 3, 3).
-  void set_adjoint_weight(const T* weight);
 
   /// y (maps, windows) = f(weight · windows of the image + bias); without a bias where that is nullptr.
   void convolve(const T* image, const T* bias, Activation f, T* y);

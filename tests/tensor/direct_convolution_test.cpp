@@ -155,7 +155,9 @@ TYPED_TEST(Direct, image_gradient_is_that_of_columns) {
     DirectConvolution<T> direct(turned, of.maps, of.channels);
     const std::vector<T> weight = draw<T>(of.maps * plain.taps, 1),
                          dz = draw<T>(of.maps * of.windows.count(), 2);
-    direct.set_adjoint_weight(weight.data());
+    std::vector<T> of_adjoint(weight.size());
+    turn_weight(of.maps, of.channels, of.windows.taps(), weight.data(), of_adjoint.data());
+    direct.set_weight(of_adjoint.data());
     gemm(Transpose::yes, Transpose::no, plain.taps, of.windows.count(), of.maps, weight.data(),
          dz.data(), plain.columns.data(), false);
     std::fill(plain.padded.begin(), plain.padded.end(), T{0});

@@ -84,23 +84,6 @@ TYPED_TEST(Winograd, is_a_convolution) {
   }
 }
 
-TYPED_TEST(Winograd, adjoint_is_that_of_a_direct_convolution) {
-  using T = TypeParam;
-  for (const Case& of : cases) {
-    const Draw<T> drawn(of);
-    DirectConvolution<T> direct(of.windows(), of.channels, of.maps);
-    WinogradConvolution<T> winograd(of.windows(), of.channels, of.maps);
-    direct.set_adjoint_weight(drawn.weight.data());
-    winograd.set_adjoint_weight(drawn.weight.data());
-    std::vector<T> expected = draw<T>(of.maps * of.windows().count(), 4), found = expected;
-    direct.convolve(drawn.image.data(), nullptr, Activation::none, expected.data());
-    winograd.convolve(drawn.image.data(), nullptr, Activation::none, found.data());
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      ASSERT_NEAR(found[i], expected[i], bound<T>(of)) << of.height << " × " << of.width;
-    }
-  }
-}
-
 TYPED_TEST(Winograd, is_exact_where_nothing_is_rounded) {
   using T = TypeParam;
   const Case of{9, 12, 1, 24, 24};
