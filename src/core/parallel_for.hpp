@@ -9,6 +9,9 @@ void parallel_for(std::int64_t n, void (*call)(void* f, std::int64_t begin, std:
                   void* f);
 }
 
+/// Multiplications that take longer than it takes to tell other threads of them.
+constexpr std::int64_t least_for_threads = 200'000;
+
 /// Calls f(begin, end) for at most threads() ranges that make up 0 ≤ i < n, each on a thread of its own, the first on this one,
 /// and returns when all have returned. An exception of one is thrown here. Within f, and while another thread of
 /// the host is at it, there is one range.

@@ -236,7 +236,7 @@ class ImageGradient {
 
 // Whether it takes longer than it takes to tell other threads.
 bool suits_threads(const Convolution& of) {
-  return threads() > 1 && of.samples * of.result() * of.taps() >= 200'000;
+  return threads() > 1 && of.samples * of.result() * of.taps() >= least_for_threads;
 }
 
 // f(begin, end) for ranges of samples.

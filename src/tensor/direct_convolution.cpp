@@ -9,8 +9,6 @@
 namespace lockstep::kernels {
 namespace {
 
-std::int64_t whole(std::int64_t number, std::int64_t of) { return (number + of - 1) / of * of; }
-
 // Offsets in a padded image of f(axis) places along each axis, which are g(axis) pixels apart.
 template <class Count, class Step>
 std::vector<std::int64_t> grid(const Windows& windows, Count count, Step step) {
@@ -56,15 +54,6 @@ Tensor padded_image(const Windows& windows, std::int64_t channels) {
 template <class T>
 Tensor memory(std::int64_t size) {
   return Tensor::empty({size}, dtype_of<T>);
-}
-
-// All rows (maps, k) of a matrix as tiles take them, one block of k after the other.
-template <class T>
-void pack_blocks(std::int64_t maps, std::int64_t k, const T* matrix, T* packed) {
-  const std::int64_t longest = block_length(k), rows = whole(maps, tiles<T>().rows);
-  for (std::int64_t l = 0; l < k; l += longest) {
-    tiles<T>().pack_rows({matrix + l, k, true}, maps, std::min(longest, k - l), packed + rows * l);
-  }
 }
 
 // C [+]= A · B of these packed blocks, and of the rows of B that begin at these offsets, of one sliver.

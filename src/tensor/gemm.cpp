@@ -14,8 +14,6 @@ constexpr std::int64_t longest_block = 256;  // of k
 // Of A that are packed at a time: with the longest block, what the second cache holds, or little more.
 constexpr std::int64_t most_rows = 768;
 
-// Products that take longer than it takes to tell other threads.
-constexpr std::int64_t least_for_threads = 200'000;
 // Of all sets of tiles.
 template <class T>
 constexpr std::int64_t widest_sliver = 128 / static_cast<std::int64_t>(sizeof(T));
@@ -76,7 +74,7 @@ template <class T>
 void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_t k,
               const Operand<T>& a, const Operand<T>& b, Result<T> c) {
   const std::int64_t longest = block_length(k);
-  const std::int64_t wanted = std::min(divided(m, tiles.rows) * tiles.rows, most_rows);
+  const std::int64_t wanted = std::min(whole(m, tiles.rows), most_rows);
   Packed<T> packed(wanted * longest);
   T* const packed_a = packed.data();
   const std::int64_t most = packed.size() / longest / tiles.rows * tiles.rows;
@@ -118,6 +116,16 @@ void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_
 
 std::int64_t block_length(std::int64_t k) { return divided(k, divided(k, longest_block)); }
 
+std::int64_t whole(std::int64_t number, std::int64_t of) { return divided(number, of) * of; }
+
+template <class T>
+void pack_blocks(std::int64_t lanes, std::int64_t k, const T* matrix, T* packed) {
+  const std::int64_t longest = block_length(k), rows = whole(lanes, tiles<T>().rows);
+  for (std::int64_t l = 0; l < k; l += longest) {
+    tiles<T>().pack_rows({matrix + l, k, true}, lanes, std::min(longest, k - l), packed + rows * l);
+  }
+}
+
 template <class T>
 const Tiles<T>& tiles() {
   static const Tiles<T> best = best_tiles<T>();
@@ -149,6 +157,7 @@ void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int
 }
 
 #define LOCKSTEP_INSTANTIATE(T)                                                                   \
+  template void pack_blocks<T>(std::int64_t, std::int64_t, const T*, T*);                         \
   template const Tiles<T>& tiles<T>();                                                            \
   template void gemm<T>(Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const T*, \
                         const T*, T*, bool);                                                      \

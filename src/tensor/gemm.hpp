@@ -21,6 +21,14 @@ void gemm(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int
 /// Of the blocks that k is cut into there, but for the last one.
 std::int64_t block_length(std::int64_t k);
 
+/// The number, rounded up to a multiple: lanes in whole slivers.
+std::int64_t whole(std::int64_t number, std::int64_t of);
+
+/// All lanes of a matrix (lanes, k) as tiles() take rows of A, one block of k after the other: that from l on at
+/// packed[whole(lanes, rows) · l].
+template <class T>
+void pack_blocks(std::int64_t lanes, std::int64_t k, const T* matrix, T* packed);
+
 /// The best that the processor has.
 template <class T>
 const Tiles<T>& tiles();

@@ -13,7 +13,6 @@ namespace {
 constexpr std::int64_t taps = 9, products = 16;
 
 std::int64_t halved(std::int64_t number) { return (number + 1) / 2; }
-std::int64_t whole(std::int64_t number, std::int64_t of) { return (number + of - 1) / of * of; }
 
 template <class T>
 Tensor memory(std::int64_t size) {
@@ -89,7 +88,7 @@ WinogradConvolution<T>::WinogradConvolution(const Windows& windows, std::int64_t
 
 template <class T>
 void WinogradConvolution<T>::set_weight(const T* weight) {
-  const std::int64_t size = maps_ * channels_, longest = block_length(channels_);
+  const std::int64_t size = maps_ * channels_;
   const std::int64_t rows = whole(maps_, tiles<T>().rows);
   Tensor transformed = memory<T>(products * size);
   T* const to = transformed.data<T>();
@@ -100,14 +99,9 @@ void WinogradConvolution<T>::set_weight(const T* weight) {
       transform_taps(columns + 3 * y, 1, to + 4 * y * size + i, size);
     }
   }
-  T* packed = weight_.data<T>();
   for (std::int64_t product = 0; product < products; ++product) {
-    const T* const matrix = std::as_const(transformed).data<T>() + product * size;
-    for (std::int64_t l = 0; l < channels_; l += longest) {
-      const std::int64_t depth = std::min(longest, channels_ - l);
-      tiles<T>().pack_rows({matrix + l, channels_, true}, maps_, depth, packed);
-      packed += rows * depth;
-    }
+    pack_blocks(maps_, channels_, std::as_const(transformed).data<T>() + product * size,
+                weight_.data<T>() + product * rows * channels_);
   }
 }
 
