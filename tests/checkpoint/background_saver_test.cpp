@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "checkpoint/slow_write.hpp"
 #include "checkpoint/training.hpp"
 #include "lockstep/checkpoint/background_saver.hpp"
@@ -14,12 +13,13 @@
 #include "lockstep/core/log.hpp"
 #include "lockstep/optim/adam.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3, 4);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace background_saver_test {
 
 using testing::SharedFolder;
 using testing::SlowWrite;
@@ -201,5 +201,5 @@ TEST_F(Background, leaves_signals_to_the_threads_of_the_host) {
   EXPECT_THROW(saver.wait(), CheckpointError);
 }
 
-}  // namespace
+}  // namespace background_saver_test
 }  // namespace lockstep::checkpoint

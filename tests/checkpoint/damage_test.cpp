@@ -5,18 +5,18 @@
 #include <random>
 #include <string>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "checkpoint/format.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace damage_test {
 
 using testing::throws;
 
@@ -248,5 +248,5 @@ TEST_F(Damage, is_told_from_another_kind_of_file_and_from_another_version) {
   }
 }
 
-}  // namespace
+}  // namespace damage_test
 }  // namespace lockstep::checkpoint

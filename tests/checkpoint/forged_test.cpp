@@ -9,19 +9,19 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "checkpoint/file_of.hpp"
 #include "checkpoint/format.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/checkpoint/checkpoint.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace forged_test {
 
 using testing::throws;
 
@@ -241,5 +241,5 @@ TEST_F(Forged, header_that_is_no_header) {
   EXPECT_TRUE(is_refused(file_of(std::string(5000, '1')), "header"));
 }
 
-}  // namespace
+}  // namespace forged_test
 }  // namespace lockstep::checkpoint

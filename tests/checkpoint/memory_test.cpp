@@ -6,17 +6,17 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "checkpoint/format.hpp"
 #include "checkpoint/managed_folder.hpp"
 #include "checkpoint/training.hpp"
 #include "lockstep/core/error.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/log.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 3);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace memory_test {
 
 using testing::allocations_left;
 using testing::momentum_sgd;
@@ -236,5 +236,5 @@ TEST_F(Memory, that_the_header_of_a_file_lacks_never_makes_it_shorter) {
   }
 }
 
-}  // namespace
+}  // namespace memory_test
 }  // namespace lockstep::checkpoint

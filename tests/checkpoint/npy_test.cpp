@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace npy_test {
 
 using testing::throws;
 
@@ -160,5 +160,5 @@ TEST_F(Npy, a_file_that_is_not_there_and_one_that_cannot_be_written) {
   EXPECT_TRUE(throws<StateError>([&] { write_npy(path_, Tensor()); }, "undefined"));
 }
 
-}  // namespace
+}  // namespace npy_test
 }  // namespace lockstep::checkpoint

@@ -8,17 +8,17 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "data/temporary_folder.hpp"
 #include "lockstep/checkpoint/safetensors.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 #include "testing/throws.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep::checkpoint {
-namespace {
+namespace safetensors_damage_test {
 
 using testing::throws;
 
@@ -325,5 +325,5 @@ TEST_F(SafetensorsBits, a_changed_bit_is_found_or_changes_only_an_element_a_name
   EXPECT_LT(names, 8 * std::string("ab.cemptynonumberformattext").size());
 }
 
-}  // namespace
+}  // namespace safetensors_damage_test
 }  // namespace lockstep::checkpoint

@@ -47,6 +47,7 @@ int wait_for_rank_1(const std::string& mode) {
   const Communicator ranks(MPI_COMM_WORLD, two_seconds);
   ranks.barrier();
   if (ranks.rank() == 1) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // until the others wait
     if (mode == "segfaults") write_to_null();
     if (mode == "aborts") std::abort();
     if (mode == "overflows") {

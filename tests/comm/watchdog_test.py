@@ -102,10 +102,11 @@ class Watchdog(unittest.TestCase):
                 ("aborts", r"SIGABRT \(Aborted\)", 134, "abort")]:
             with self.subTest(mode=mode):
                 job = run(mode)
-                self.assertEqual(job.returncode, status, job.stderr)
+                # Hydra may tell the status of a rank that it has killed.
+                self.assertIn(job.returncode, {status, 137} if MPICH else {status}, job.stderr)
                 self.assertEqual(job.stderr.count(" is ended by "), 1, job.stderr)
                 self.assertRegex(job.stderr, rf"(?m)^rank 1 on \S+ is ended by {name}\n(      at .*\n)*      at {function}\n")
-                self.assertRegex(job.stderr, r"\n  ranks 0, 2 on \S+ wait for rank 1 to make call 2: barrier, since 0\.\d s\n")
+                self.assertRegex(job.stderr, r"\n  ranks 0, 2 on \S+ wait for rank 1 to make call 2: barrier, since \d\S* s\n")
                 self.assertNotIn("Process received signal", job.stderr)  # by Open MPI
 
     def waiting(self, mode="waits"):

@@ -3,52 +3,20 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "data/temporary_folder.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
-namespace {
-
-std::size_t largest_allocation = 0;
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  largest_allocation = std::max(largest_allocation, bytes);
-  const std::size_t padded = (bytes / alignment + 1) * alignment;
-  void* memory = std::aligned_alloc(alignment, padded);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-// Not inlined: GCC would take the pairs of them apart and warn that they do not match.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  return allocate(bytes, alignof(std::max_align_t));
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
-}
-
 namespace lockstep::testing {
-namespace {
+namespace idx_test {
 
 using namespace std::string_literals;
 using data::read_idx;
@@ -177,9 +145,9 @@ TEST_F(Idx, takes_no_memory_on_the_word_of_a_header) {
   for (const std::string& bytes :
        {header, three_axes, wraps, "\0\0\x0E\x01\x40\0\0\0"s + std::string(1000, 'x')}) {
     for (const std::string& file : {bytes, gzip(folder_, bytes)}) {
-      largest_allocation = 0;
+      const std::size_t before = allocated_bytes();
       error_of(file);
-      EXPECT_LT(largest_allocation, 1U << 20);
+      EXPECT_LT(allocated_bytes() - before, 1U << 20);
     }
   }
 }
@@ -257,5 +225,5 @@ TEST_F(Idx, reads_fashion_mnist) {
   }
 }
 
-}  // namespace
+}  // namespace idx_test
 }  // namespace lockstep::testing

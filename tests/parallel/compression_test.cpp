@@ -12,16 +12,16 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "lockstep/tensor/memory_pool.hpp"
 #include "lockstep/testing/mpi_test.hpp"
 #include "parallel/simulated_nodes.hpp"
 #include "tensor/gemm.hpp"
+#include "testing/allocation_counter.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
 namespace lockstep {
-namespace {
+namespace compression_test {
 
 using testing::add;
 using testing::allocated_bytes;
@@ -279,5 +279,5 @@ TEST(Compression, without_what_is_left_does_not_descend_to_the_optimum) {
   EXPECT_GT(loss_after(forgetful, 1500), 0.05);
 }
 
-}  // namespace
+}  // namespace compression_test
 }  // namespace lockstep

@@ -4,15 +4,15 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/allocation_counter.hpp"
 #include "comm/placements.hpp"
 #include "lockstep/parallel/gradient_reducer.hpp"
 #include "lockstep/testing/mpi_test.hpp"
+#include "testing/allocation_counter.hpp"
 
 LOCKSTEP_TEST_RANKS(1, 2, 4);
 
 namespace lockstep {
-namespace {
+namespace gradient_reducer_allocation_test {
 
 using testing::allocated_bytes;
 using testing::arrangements;
@@ -41,5 +41,5 @@ TEST(GradientReducerAllocation, there_is_none_after_the_first_rounds) {
   }
 }
 
-}  // namespace
+}  // namespace gradient_reducer_allocation_test
 }  // namespace lockstep
