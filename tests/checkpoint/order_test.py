@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
 import report
+import strace
 
 MANAGER = sys.argv.pop()
 PROGRAM = sys.argv.pop()
@@ -19,14 +19,6 @@ CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
 CHANGES = {"creat", "fdatasync", "fsync", "ftruncate", "link", "linkat", "mkdir", "mkdirat",
            "pwrite64", "pwritev", "pwritev2", "rename", "renameat", "renameat2", "rmdir", "symlink",
            "symlinkat", "sync", "syncfs", "truncate", "unlink", "unlinkat", "write", "writev"}
-
-
-def why_not():
-    """Why processes cannot be traced here, if so."""
-    if not shutil.which("strace"):
-        return "there is no strace"
-    attempt = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True)
-    return "" if attempt.returncode == 0 else f"strace: {attempt.stderr.strip()}"
 
 
 def trace(folder, ranks, *command):
@@ -61,7 +53,7 @@ def calls_on(lines, folder):
             yield name, re.findall(f"{folder}/run(?:/([\\w.-]*))?", arguments)
 
 
-@unittest.skipIf(why_not(), why_not())
+@unittest.skipIf(strace.why_not(), strace.why_not())
 class Order(unittest.TestCase):
     def traced(self, ranks, saves):
         with tempfile.TemporaryDirectory() as folder:

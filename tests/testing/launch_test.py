@@ -1,4 +1,4 @@
-"""scripts/launch: what becomes of a job that is stopped, or whose launcher is killed."""
+"""scripts/launch: what becomes of a job that is stopped, or whose launcher is killed, and what it asks of the system."""
 
 import os
 import pty
@@ -9,6 +9,7 @@ import time
 import unittest
 
 import report
+import strace
 
 LAUNCH = sys.argv.pop()
 # As users have it, unlike the other tests.
@@ -50,6 +51,15 @@ class Launch(unittest.TestCase):
             job = subprocess.run([LAUNCH, "-n", "2", "bash", "-c", f"cat; exit {status}"], input="text\n",
                                  capture_output=True, text=True, timeout=60)
             self.assertEqual((job.returncode, job.stdout), (status, "text\n"))
+
+    @unittest.skipIf(strace.why_not(), strace.why_not())
+    def test_looks_up_no_names(self):
+        asked = subprocess.run(["strace", "-f", "-e", "trace=openat", LAUNCH, "-n", "1", "true"],
+                               capture_output=True, text=True, timeout=60)
+        self.assertEqual(asked.returncode, 0, asked.stderr)
+        self.assertIn("openat(", asked.stderr)
+        looked_up = 1 if os.environ.get("LOCKSTEP_MPI") == "mpich" else 0  # by Hydra
+        self.assertEqual(asked.stderr.count('"/etc/hosts"'), looked_up, asked.stderr)
 
     def test_gives_ranks_the_time_to_end_by_themselves(self):
         for number in signal.SIGTERM, signal.SIGHUP:
