@@ -25,6 +25,14 @@ class BenchError(Exception):
     pass
 
 
+def build(root, install):
+    """Whether that succeeded. What it prints goes to stderr, since stdout is for tables."""
+    packages = ["scripts/packages", "bench", *([] if install else ["--no-install"])]
+    ninja = ["scripts/build", BUILD, "-Dcpu=native", "-Dtests=false", "-Dbench=true", "--", "benchmarks"]
+    return all(subprocess.run(command, cwd=root, stdout=sys.stderr).returncode == 0
+               for command in (packages, ninja))
+
+
 class Benchmark:
     """A folder with a bench.toml. Its programs write files to a scratch folder, and less where it is quick."""
 

@@ -18,6 +18,7 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 0x1, 0x2, 0x4
 
 NETWORK = "10.77.0"
+BUFFER = 2**20  # bytes that a port of a switch keeps, of what its link cannot carry yet
 
 
 def batch(tool, lines):
@@ -60,7 +61,7 @@ def relay(ends, delay, rate):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
         pass
-    buffer = 0.02 + burst(rate) * 8 / rate if rate else 0
+    buffer = (BUFFER + burst(rate)) * 8 / rate if rate else 0
     homes = {}
     frames = {end: collections.deque() for end in ends}
     free = dict.fromkeys(ends, 0)
@@ -95,5 +96,5 @@ def shape(device, options, by_netem):
         parent = "parent 1:"
     if options.link:
         lines.append(f"qdisc add dev {device} {parent} tbf rate {options.link}bit"
-                     f" burst {burst(options.link)}b latency 20ms")
+                     f" burst {burst(options.link)}b limit {BUFFER}b")
     batch("tc", lines)

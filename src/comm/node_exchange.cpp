@@ -30,6 +30,9 @@ std::size_t rounds_for(std::size_t nodes) {
   return nodes == 2 ? most_messages : std::max(most_messages / nodes, least_rounds);
 }
 
+// Rounded up.
+constexpr std::size_t divided(std::size_t lines, std::size_t by) { return (lines + by - 1) / by; }
+
 // Lines that a message has the sums of. With many nodes these are fewer, so that what is under way does not
 // become more. There are always some, wherever the lines may be cut.
 std::size_t longest_part(std::size_t nodes, std::size_t outputs) {
@@ -123,9 +126,11 @@ void NodeExchange::cut(Round& round, LineRange lane) {
     round.lines = {begin, cut_at(measured, begin + longest_part_, lane.end)};
     return;
   }
-  // A part ends before the line where it would be longest, by less than a block.
-  const std::size_t each = (lane.end - begin + lanes_.nodes() - 1) / lanes_.nodes() +
-                           (measured.empty() ? 0 : block_lines - 1);
+  // The rounds that are left are as long as each other. A part ends before the line where it would be
+  // longest, by less than a block.
+  const std::size_t lines = lane.end - begin;
+  const std::size_t parts = lanes_.nodes() * divided(lines, longest_part_ * lanes_.nodes());
+  const std::size_t each = divided(lines, parts) + (measured.empty() ? 0 : block_lines - 1);
   round.cuts[0] = begin;
   for (std::size_t node = 0; node < lanes_.nodes(); ++node) {
     const std::size_t longest = std::min(std::max(each, few_lines), longest_part_);
