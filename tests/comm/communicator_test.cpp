@@ -1,5 +1,6 @@
 #include "lockstep/comm/communicator.hpp"
 
+#include <algorithm>
 #include <cfenv>
 #include <cstdint>
 #include <optional>
@@ -179,6 +180,10 @@ TEST(Communicator, duplicates_keep_the_options) {
   EXPECT_EQ(copy.options().node, world().rank() / 2);
   EXPECT_EQ(copy.placement().nodes, original.placement().nodes);
   EXPECT_EQ(copy.placement().neighbours(), original.placement().neighbours());
+  const int first = world().rank() / 2 * 2;
+  const std::vector<int>& machine = world().placement().neighbours();
+  const bool together = std::find(machine.begin(), machine.end(), first) != machine.end();
+  EXPECT_EQ(copy.placement().neighbours()[0], together ? first : world().rank());
   EXPECT_TRUE(world().options().share_memory);
   EXPECT_EQ(world().options().node, std::nullopt);
   copy.close();
