@@ -48,7 +48,9 @@ class Launch(unittest.TestCase):
 
     def test_passes_on_input_output_and_status(self):
         for status in 0, 1, 75:
-            job = subprocess.run([LAUNCH, "-n", "2", "bash", "-c", f"cat; exit {status}"], input="text\n",
+            # The other rank has no input, and would end the job before this one has read its own.
+            script = f'cat; [ "${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}" != 0 ] || exit {status}'
+            job = subprocess.run([LAUNCH, "-n", "2", "bash", "-c", script], input="text\n",
                                  capture_output=True, text=True, timeout=60)
             self.assertEqual((job.returncode, job.stdout), (status, "text\n"))
 
