@@ -93,15 +93,22 @@ void GradientReducer::Engine::drop_storage(std::size_t index) noexcept {
   autograd::VariableState::of(items_[index].parameter)->gradient = {};
 }
 
+// Behind its numbers a gradient's memory may hold anything, such as what traps in sums: zeros stand for it.
+void GradientReducer::Engine::read(std::size_t index, std::size_t begin, std::size_t bytes,
+                                   std::byte* to) {
+  const Tensor& gradient = find_storage(index);
+  const std::size_t held = std::min(bytes, gradient.bytes() - std::min(gradient.bytes(), begin));
+  std::memcpy(to, static_cast<const std::byte*>(gradient.raw()) + begin, held);
+  std::memset(to + held, 0, bytes - held);
+}
+
 // Moves what this rank has of a bucket to its place.
 void GradientReducer::Engine::fill_slot(const Bucket& bucket) {
   for (const GradientPlace& place : bucket.places) {
     const std::uint32_t index = bucket.items[place.item];
     std::byte* const slot = reduction_->segment() + place.offset;
     if (states_[index].used) {
-      const auto* gradient =
-          static_cast<const std::byte*>(std::as_const(find_storage(index)).raw());
-      std::memcpy(slot, gradient + place.begin, place.bytes);
+      read(index, place.begin, place.bytes, slot);
     } else {
       std::memset(slot, 0, place.bytes);
     }

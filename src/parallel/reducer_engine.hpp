@@ -190,6 +190,7 @@ class GradientReducer::Engine : public autograd::GradientOwner {
 
   void contribute(std::size_t index);
   Tensor& find_storage(std::size_t index);
+  void read(std::size_t index, std::size_t begin, std::size_t bytes, std::byte* to);
   void drop_storage(std::size_t index) noexcept;
   void fill_slot(const Bucket& bucket);
   ItemNote own_note(std::size_t index) const;

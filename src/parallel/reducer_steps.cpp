@@ -184,10 +184,10 @@ void GradientReducer::Engine::reduce_late(std::size_t index) {
   for (std::size_t begin = 0; begin < whole.bytes;) {
     const std::size_t bytes = std::min(whole.bytes - begin, ring_->slot_bytes());
     late_.all.pieces = {{.element = whole.element, .op = whole.op, .offset = 0, .bytes = bytes}};
-    std::memcpy(reduction_->segment(), gradient + begin, bytes);
+    read(index, begin, bytes, reduction_->segment());
     start(late_, buckets_.size());
     reduction_->wait();
-    std::memcpy(gradient + begin, reduction_->result(), bytes);
+    std::memcpy(gradient + begin, reduction_->result(), std::min(bytes, storage.bytes() - begin));
     begin += bytes;
   }
 }

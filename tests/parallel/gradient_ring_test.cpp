@@ -1,8 +1,10 @@
 // Gradients that are not kept: those of a few buckets at a time.
 
 #include <algorithm>
+#include <cfenv>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -173,6 +175,24 @@ TEST(GradientRing, takes_sums_as_they_travel_between_two_nodes) {
       EXPECT_TRUE(both.are_same());
     }
     ranks.close();
+  }
+}
+
+// As that of a signalling NaN, which raises an exception where it is added.
+TEST(GradientRing, does_not_add_what_lies_behind_a_gradient) {
+  if (world().size() == 1) return;
+  Both both(equal_parameters(3, 100), world(), 600);
+  for (const bool late : {false, true}) {
+    both.set_requires_grad(0, late);
+    std::feclearexcept(FE_INVALID);
+    for (auto& [name, parameter] : both.sharded) {
+      if (!parameter.requires_grad()) continue;
+      float* const gradient = parameter.mutable_grad().data<float>();
+      std::fill(gradient + 100, gradient + 112, std::numeric_limits<float>::signaling_NaN());
+      both.ring.mark_ready(parameter);
+    }
+    both.ring.finish();
+    EXPECT_EQ(std::fetestexcept(FE_INVALID), 0) << (late ? "late" : "in a bucket");
   }
 }
 
