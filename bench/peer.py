@@ -21,8 +21,8 @@ def median_time(seconds, call):
 
 def serve(version, cases, requests=sys.stdin, answers=True):
     """Answers what the driver asks on stdin, until that is closed. A case is a function that sets it
-    up, and returns one that takes seconds and returns a measurement in the unit of the row. A program
-    on several ranks gets the requests on all, and answers on one."""
+    up, and returns one that takes seconds and returns a measurement in the unit of the row, or an answer with what it
+    measured beside it. A program on several ranks gets the requests on all, and answers on one."""
     current = measure = None
     for line in requests:
         words = line.split()
@@ -36,6 +36,7 @@ def serve(version, cases, requests=sys.stdin, answers=True):
                 measure = None  # the memory of one case at a time
                 measure = cases[name]()
                 current = name
-            answer = {"value": measure(float(seconds))}
+            measured = measure(float(seconds))
+            answer = measured if isinstance(measured, dict) else {"value": measured}
         if answers:
             print(json.dumps(answer), flush=True)

@@ -52,6 +52,16 @@ bench::SetUp step(const bench::Network& network, const Communicator& ranks) {
   };
 }
 
+/// Samples a second of all ranks together.
+bench::SetUp samples(const bench::Network& network, const Communicator& ranks) {
+  return [&, set_up = step(network, ranks)] {
+    return [&, measure = set_up()](double seconds) -> bench::Measurement {
+      const double step_seconds = 1e-3 * measure(seconds).value;
+      return {static_cast<double>(network.batch * ranks.size()) / step_seconds};
+    };
+  };
+}
+
 /// What a step takes longer than the same one on a communicator of one rank, which reduces nothing, in
 /// percent of it. The peer is the limit, 5 %. Both take turns, each on all ranks at once, so that they
 /// have as much of the machine; and of each it is the slower rank that counts, so that to wait for
@@ -100,6 +110,7 @@ int main(int argc, char** argv) {
     std::map<std::string, bench::SetUp> cases;
     for (const bench::Network& network : bench::networks()) {
       cases[network.name] = step(network, world);
+      cases[network.name + "-images"] = samples(network, world);
       cases[network.name + "-reduction"] = reduction(network, world);
       cases[network.name + "-threads"] = two_threads(network, world);
       cases[network.name + "-roofline"] = bench::roofline(network, world, [&] {

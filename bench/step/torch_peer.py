@@ -72,4 +72,17 @@ for suffix, dtype in ("", torch.float32), ("-f64", torch.float64):
         "large" + suffix: perceptron([1024, 2048, 2048, 2048, 10], 256, dtype=dtype),
         "cnn" + suffix: step(convolutional, [1, 28, 28], 64, nn.functional.cross_entropy, torch.optim.Adam, dtype),
     })
+
+
+def images(set_up, batch=64):
+    """Images a second of all ranks together."""
+    def set_up_images():
+        step_time = set_up()
+        return lambda seconds: batch * distributed.get_world_size() / (1e-3 * step_time(seconds))
+
+    return set_up_images
+
+
+cases |= {"mnist-images": images(cases["mnist"]), "large-images": images(cases["large"], 256),
+          "cnn-images": images(cases["cnn"])}
 peer.serve(f"torch {torch.__version__}", cases, torch_ranks.requests(), answers=distributed.get_rank() == 0)

@@ -20,6 +20,7 @@
 #include "lockstep/comm/environment.hpp"
 #include "lockstep/comm/wire.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/flush_denormals.hpp"
 #include "lockstep/core/log.hpp"
 #include "lockstep/core/threads.hpp"
 #include "lockstep/data/data_loader.hpp"

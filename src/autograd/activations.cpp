@@ -25,13 +25,13 @@ template <class Forward, class Backward, class... Parameters>
 Variable each(const Variable& x, Forward forward, Keep keep, Backward backward,
               Parameters... parameters) {
   Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     forward(x.size(), static_cast<T>(parameters)..., x.value().data<T>(), result.data<T>());
   });
   const auto slope = [kept = keep == Keep::input ? x.value() : result, backward, parameters...](
                          const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
+      dispatch_kernel(gradient.dtype(), [&]<class T>() {
         backward(kept.size(), static_cast<T>(parameters)..., kept.data<T>(), gradient.data<T>(),
                  target.data<T>(), accumulate);
       });
@@ -96,11 +96,11 @@ Variable by_rows(const char* what, const Variable& x, Forward forward, Backward 
   }
   const std::int64_t length = shape[shape.rank() - 1], rows = length == 0 ? 0 : x.size() / length;
   Tensor result = Tensor::empty(shape, x.dtype());
-  dispatch_floating(
-      x.dtype(), [&]<class T>() { forward(rows, length, x.value().data<T>(), result.data<T>()); });
+  dispatch_kernel(x.dtype(),
+                  [&]<class T>() { forward(rows, length, x.value().data<T>(), result.data<T>()); });
   return record(result, {x}, [result, rows, length, backward](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
+      dispatch_kernel(gradient.dtype(), [&]<class T>() {
         backward(rows, length, result.data<T>(), gradient.data<T>(), target.data<T>(), accumulate);
       });
     });

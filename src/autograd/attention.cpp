@@ -200,7 +200,7 @@ Variable attention(const Variable& queries, const Variable& keys, const Variable
   Tensor result = Tensor::zeros(queries.shape(), queries.dtype());
   Tensor probabilities =
       Tensor::empty({of.samples, of.heads, of.queries, of.keys}, queries.dtype());
-  dispatch_floating(queries.dtype(), [&]<class T>() {
+  dispatch_kernel(queries.dtype(), [&]<class T>() {
     attend(of, queries.value().data<T>(), keys.value().data<T>(), values.value().data<T>(),
            probabilities.data<T>(), result.data<T>());
   });
@@ -208,7 +208,7 @@ Variable attention(const Variable& queries, const Variable& keys, const Variable
       result, {queries, keys, values},
       [of, q = queries.value(), k = keys.value(), v = values.value(),
        probabilities = std::as_const(probabilities)](const Tensor& gradient, Slots slots) {
-        dispatch_floating(gradient.dtype(), [&]<class T>() {
+        dispatch_kernel(gradient.dtype(), [&]<class T>() {
           // One variable may be several of the operands.
           const auto target = [](GradientSlot& slot) {
             T* found = nullptr;

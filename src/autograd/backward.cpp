@@ -166,7 +166,7 @@ void GradientSlot::pass(const Tensor& value) {
   }
   receive([&](Tensor& gradient, bool accumulate) {
     if (!accumulate) return gradient.copy_from(shaped);
-    dispatch_floating(gradient.dtype(), [&]<class T>() {
+    dispatch_kernel(gradient.dtype(), [&]<class T>() {
       kernels::add_scaled(gradient.size(), T{1}, shaped.data<T>(), gradient.data<T>());
     });
   });

@@ -87,7 +87,7 @@ Variable convolution(const char* what, const Variable& x, const Variable& weight
                        groups};
   Tensor result = Tensor::empty(
       autograd::shape_of(of.samples, out, options.axes, autograd::counts(of.windows)), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     kernels::convolve(of, x.value().data<T>(), weight.value().data<T>(), data_of<T>(bias), f,
                       result.data<T>());
   });
@@ -95,7 +95,7 @@ Variable convolution(const char* what, const Variable& x, const Variable& weight
       result, inputs_of(x, weight, bias),
       [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, of, f](
           const Tensor& gradient, Slots slots) {
-        dispatch_floating(gradient.dtype(), [&]<class T>() {
+        dispatch_kernel(gradient.dtype(), [&]<class T>() {
           kernels::convolve_backward(of, input.data<T>(), w.data<T>(),
                                      y.defined() ? y.data<T>() : nullptr, gradient.data<T>(), f,
                                      open<T>(slots));
@@ -122,13 +122,13 @@ Variable transposed_convolution(const char* what, const Variable& x, const Varia
   const Shape shape = autograd::shape_of(x.shape()[0], out, options.axes, extents);
   const Convolution of{autograd::windows_in(what, shape, options), x.shape()[0], out, in, groups};
   Tensor result = Tensor::empty(shape, x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     kernels::convolve_transposed(of, x.value().data<T>(), weight.value().data<T>(),
                                  data_of<T>(bias), result.data<T>());
   });
   return record(result, inputs_of(x, weight, bias),
                 [input = x.value(), w = weight.value(), of](const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
+                  dispatch_kernel(gradient.dtype(), [&]<class T>() {
                     kernels::convolve_transposed_backward(of, input.data<T>(), w.data<T>(),
                                                           gradient.data<T>(), open<T>(slots));
                   });

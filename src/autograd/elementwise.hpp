@@ -15,7 +15,7 @@ using Slots = std::span<GradientSlot>;
 template <class F, class... Inputs>
 Tensor elementwise(F f, const Tensor& first, const Inputs&... others) {
   Tensor result = Tensor::empty(first.shape(), first.dtype());
-  dispatch_floating(first.dtype(), [&]<class T>() {
+  dispatch_kernel(first.dtype(), [&]<class T>() {
     const auto apply = [n = first.size(), f, out = result.data<T>()](const auto*... in) {
       for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(f(in[i]...));
     };
@@ -29,7 +29,7 @@ template <class F, class... Inputs>
 void receive(GradientSlot& slot, F f, const Inputs&... inputs) {
   if (!slot.wanted()) return;
   slot.receive([&](Tensor& gradient, bool accumulate) {
-    dispatch_floating(gradient.dtype(), [&]<class T>() {
+    dispatch_kernel(gradient.dtype(), [&]<class T>() {
       const auto apply = [n = gradient.size(), f, accumulate,
                           out = gradient.data<T>()](const auto*... in) {
         if (accumulate) {

@@ -40,13 +40,13 @@ Variable matmul(const Variable& a, const Variable& b) {
                                  to_string(a.shape()), to_string(b.shape())));
   }
   Tensor result = Tensor::empty({m, n}, a.dtype());
-  dispatch_floating(a.dtype(), [&]<class T>() {
+  dispatch_kernel(a.dtype(), [&]<class T>() {
     kernels::gemm(Transpose::no, Transpose::no, m, n, k, a.value().data<T>(), b.value().data<T>(),
                   result.data<T>(), false);
   });
   return record(result, {a, b},
                 [x = a.value(), y = b.value(), m, k, n](const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
+                  dispatch_kernel(gradient.dtype(), [&]<class T>() {
                     const T* g = gradient.data<T>();
                     if (slots[0].wanted()) {
                       slots[0].receive([&](Tensor& out, bool accumulate) {
@@ -82,7 +82,7 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias,
   std::int64_t rows = 1;
   for (std::size_t axis = 0; axis + 1 < shape.rank(); ++axis) rows *= shape[axis];
   Tensor result = Tensor::empty(Shape(std::span(extents).first(shape.rank())), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     T* y = result.data<T>();
     kernels::gemm(Transpose::no, Transpose::yes, rows, out, in, x.value().data<T>(),
                   weight.value().data<T>(), y, false);
@@ -99,7 +99,7 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias,
       [input = x.value(), w = weight.value(), y = f == Activation::none ? Tensor() : result, f,
        rows, in, out](const Tensor& gradient, Slots slots) {
         Tensor before = gradient;  // that of the activation
-        dispatch_floating(gradient.dtype(), [&]<class T>() {
+        dispatch_kernel(gradient.dtype(), [&]<class T>() {
           if (f != Activation::none) {
             before = Tensor::empty(gradient.shape(), gradient.dtype());
             kernels::activation_gradient(f, y.size(), y.data<T>(), gradient.data<T>(),

@@ -19,7 +19,7 @@ using autograd::Slots;
 namespace {
 
 double total(const Tensor& numbers) {
-  return dispatch_floating(
+  return dispatch_kernel(
       numbers.dtype(), [&]<class T>() { return kernels::sum(numbers.size(), numbers.data<T>()); });
 }
 
@@ -73,7 +73,7 @@ Variable mean_squared_error(const Variable& prediction, const Variable& target) 
   const Tensor difference =
       elementwise([](auto x, auto y) { return x - y; }, prediction.value(), target.value());
   const double factor = one_over(difference.size());
-  const double total = dispatch_floating(difference.dtype(), [&]<class T>() {
+  const double total = dispatch_kernel(difference.dtype(), [&]<class T>() {
     return kernels::sum_squares(difference.size(), difference.data<T>());
   });
   return record(Tensor::full({}, factor * total, difference.dtype()), {prediction, target},
@@ -143,7 +143,7 @@ Variable nll_loss(const Variable& log_probabilities, const Tensor& labels) {
   check_labels("nll_loss", log_probabilities.shape(), labels);
   const std::int64_t rows = log_probabilities.shape()[0], classes = log_probabilities.shape()[1];
   double sum = 0;
-  dispatch_floating(log_probabilities.dtype(), [&]<class T>() {
+  dispatch_kernel(log_probabilities.dtype(), [&]<class T>() {
     const T* row = log_probabilities.value().data<T>();
     for (const std::int64_t label : labels.span<std::int64_t>()) {
       sum -= static_cast<double>(row[label]);
@@ -154,7 +154,7 @@ Variable nll_loss(const Variable& log_probabilities, const Tensor& labels) {
                 {log_probabilities}, [labels, rows, classes](const Tensor& gradient, Slots slots) {
                   const double slope = -gradient.item() * one_over(rows);
                   slots[0].receive([&](Tensor& target, bool accumulate) {
-                    dispatch_floating(target.dtype(), [&]<class T>() {
+                    dispatch_kernel(target.dtype(), [&]<class T>() {
                       if (!accumulate) target.fill(0);
                       T* row = target.data<T>();
                       for (const std::int64_t label : labels.span<std::int64_t>()) {
@@ -171,7 +171,7 @@ Variable cross_entropy(const Variable& logits, const Tensor& labels) {
   const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
   const std::int64_t* const label = labels.data<std::int64_t>();
   Tensor probabilities = Tensor::empty(logits.shape(), logits.dtype());
-  const double total = dispatch_floating(logits.dtype(), [&]<class T>() {
+  const double total = dispatch_kernel(logits.dtype(), [&]<class T>() {
     return kernels::softmax_cross_entropy(rows, classes, logits.value().data<T>(), label,
                                           probabilities.data<T>());
   });
@@ -179,7 +179,7 @@ Variable cross_entropy(const Variable& logits, const Tensor& labels) {
                 [probabilities, labels, rows, classes](const Tensor& gradient, Slots slots) {
                   const double factor = gradient.item() * one_over(rows);
                   slots[0].receive([&](Tensor& target, bool accumulate) {
-                    dispatch_floating(target.dtype(), [&]<class T>() {
+                    dispatch_kernel(target.dtype(), [&]<class T>() {
                       const T* p = probabilities.data<T>();
                       const std::int64_t* wanted = labels.data<std::int64_t>();
                       T* out = target.data<T>();

@@ -34,7 +34,7 @@ const T* data_or_null(const Tensor& tensor) {
 
 // target (+)= numbers
 void store(const std::vector<double>& numbers, Tensor& target, bool accumulate) {
-  dispatch_floating(target.dtype(), [&]<class T>() {
+  dispatch_kernel(target.dtype(), [&]<class T>() {
     T* to = target.data<T>();
     for (const double number : numbers) {
       *to = static_cast<T>(accumulate ? static_cast<double>(*to) + number : number);
@@ -50,7 +50,7 @@ Variable normalize(const char* what, const Variable& x, const RowParts& rows,
   std::vector<double> mean(count), factor(count);
   const Tensor w = weight.defined() ? weight.value() : Tensor();
   Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     const T* from = x.value().data<T>();
     kernels::row_moments(rows, from, eps, mean.data(), factor.data());
     kernels::normalize_rows(rows, from, mean.data(), factor.data(), data_or_null<T>(w),
@@ -66,7 +66,7 @@ Variable normalize(const char* what, const Variable& x, const RowParts& rows,
     const bool of_weight = w.defined() && slots[1].wanted();
     const bool of_bias = has_bias && slots.back().wanted();
     std::vector<double> products(of_weight ? numbers : 0), sums(of_bias ? numbers : 0);
-    dispatch_floating(gradient.dtype(), [&]<class T>() {
+    dispatch_kernel(gradient.dtype(), [&]<class T>() {
       const auto run = [&](T* dx, bool accumulate) {
         kernels::normalize_rows_backward(rows, input.data<T>(), mean.data(), factor.data(),
                                          data_or_null<T>(w), gradient.data<T>(), dx, accumulate,

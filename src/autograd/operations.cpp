@@ -93,14 +93,14 @@ Variable operator/(const Variable& x, double scalar) {
 
 Variable exp(const Variable& x) {
   Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(
+  dispatch_kernel(
       x.dtype(), [&]<class T>() { kernels::exp(x.size(), x.value().data<T>(), result.data<T>()); });
   return unary(x, result, [](auto, auto y) { return y; });
 }
 
 Variable log(const Variable& x) {
   Tensor result = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(
+  dispatch_kernel(
       x.dtype(), [&]<class T>() { kernels::log(x.size(), x.value().data<T>(), result.data<T>()); });
   return unary(x, result, [](auto v, auto) { return 1 / v; });
 }
@@ -109,7 +109,7 @@ namespace {
 
 // factor · (sum of all elements)
 Variable scaled_sum(const Variable& x, double factor) {
-  const double total = dispatch_floating(
+  const double total = dispatch_kernel(
       x.dtype(), [&]<class T>() { return kernels::sum(x.size(), x.value().data<T>()); });
   return record(Tensor::full({}, factor * total, x.dtype()), {x},
                 [shape = x.shape(), factor](const Tensor& gradient, Slots slots) {
@@ -127,7 +127,7 @@ Variable dropout(const Variable& x, double p, RandomKey key) {
     throw OptionError(fmt::format("dropout: expected 0 <= p < 1, found p = {}", p));
   }
   Tensor mask = Tensor::empty(x.shape(), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     const T kept = static_cast<T>(1 / (1 - p));
     // Of numbers in [0, 1) with 53 digits, as RandomKey::uniform() gives.
     const auto dropped = static_cast<std::uint64_t>(std::ceil(std::ldexp(p, 53)));

@@ -49,12 +49,12 @@ Variable max_pool(const char* what, const Variable& x, const WindowOptions& opti
   const auto pool = [&, windows = windows, channels = channels]<class T>() {
     kernels::max_pool(windows, channels, x.value().data<T>(), result.data<T>(), pixels.get());
   };
-  dispatch_floating(x.dtype(), pool);
+  dispatch_kernel(x.dtype(), pool);
   return record(
       result, {x},
       [windows = windows, channels = channels, pixels](const Tensor& gradient, Slots slots) {
         slots[0].receive([&](Tensor& target, bool accumulate) {
-          dispatch_floating(gradient.dtype(), [&]<class T>() {
+          dispatch_kernel(gradient.dtype(), [&]<class T>() {
             kernels::max_unpool(windows, channels, gradient.data<T>(), pixels.get(),
                                 target.data<T>(), accumulate);
           });
@@ -69,13 +69,13 @@ Variable avg_pool(const char* what, const Variable& x, const WindowOptions& opti
   const auto pool = [&, windows = windows, channels = channels]<class T>() {
     kernels::average_pool(windows, channels, count_padding, x.value().data<T>(), result.data<T>());
   };
-  dispatch_floating(x.dtype(), pool);
+  dispatch_kernel(x.dtype(), pool);
   return record(
       result, {x},
       [windows = windows, channels = channels, count_padding](const Tensor& gradient, Slots slots) {
         slots[0].receive([&](Tensor& target, bool accumulate) {
           if (!accumulate) target.fill(0);
-          dispatch_floating(gradient.dtype(), [&]<class T>() {
+          dispatch_kernel(gradient.dtype(), [&]<class T>() {
             kernels::average_unpool(windows, channels, count_padding, gradient.data<T>(),
                                     target.data<T>());
           });
@@ -122,7 +122,7 @@ Variable global_avg_pool(const Variable& x) {
   }
   const std::int64_t channels = shape[0] * shape[1];
   Tensor result = Tensor::empty({shape[0], shape[1]}, x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     const T* from = x.value().data<T>();
     for (std::int64_t channel = 0; channel < channels; ++channel, from += pixels) {
       result.data<T>()[channel] =
@@ -131,7 +131,7 @@ Variable global_avg_pool(const Variable& x) {
   });
   return record(result, {x}, [channels, pixels](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
+      dispatch_kernel(gradient.dtype(), [&]<class T>() {
         T* to = target.data<T>();
         for (std::int64_t channel = 0; channel < channels; ++channel) {
           const T share = gradient.data<T>()[channel] / static_cast<T>(pixels);

@@ -271,7 +271,7 @@ Variable recurrent(const char* what, const Sizes& s, const Variable& x,
   const std::int64_t features = is_lstm ? 2 * s.hidden : s.hidden;
   Tensor result = Tensor::empty({s.samples, s.steps, features}, x.dtype());
   Recorded of;
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     of = run<T>(s, x, weights, hidden, cell);
     const T* h = std::as_const(of.hidden).data<T>() + s.state();
     const T* c = is_lstm ? std::as_const(of.cell).data<T>() + s.state() : nullptr;
@@ -283,7 +283,7 @@ Variable recurrent(const char* what, const Sizes& s, const Variable& x,
   return record(result, std::move(inputs),
                 [s, of, w = weights.input.value(), u = weights.hidden.value()](
                     const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
+                  dispatch_kernel(gradient.dtype(), [&]<class T>() {
                     const Gradients found = run_backward<T>(s, of, u, gradient);
                     const T *of_input = found.of_input.data<T>(),
                             *of_hidden = found.of_hidden.data<T>();

@@ -89,13 +89,12 @@ Variable slice(const Variable& x, std::size_t axis, std::int64_t begin, std::int
   }
   const Blocks blocks(shape, axis, begin, end - begin);
   Tensor result = Tensor::empty(with_extent(shape, axis, end - begin), x.dtype());
-  dispatch_floating(x.dtype(),
-                    [&]<class T>() { blocks.get(x.value().data<T>(), result.data<T>()); });
+  dispatch_kernel(x.dtype(), [&]<class T>() { blocks.get(x.value().data<T>(), result.data<T>()); });
   return record(result, {x}, [blocks](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
       if (!accumulate) target.fill(0);
-      dispatch_floating(gradient.dtype(),
-                        [&]<class T>() { blocks.add(gradient.data<T>(), target.data<T>()); });
+      dispatch_kernel(gradient.dtype(),
+                      [&]<class T>() { blocks.add(gradient.data<T>(), target.data<T>()); });
     });
   });
 }
@@ -125,14 +124,14 @@ Variable concatenate(const std::vector<Variable>& parts, std::size_t axis) {
   for (const Variable& part : parts) {
     blocks.emplace_back(whole, axis, begin, part.shape()[axis]);
     begin += part.shape()[axis];
-    dispatch_floating(part.dtype(), [&]<class T>() {
+    dispatch_kernel(part.dtype(), [&]<class T>() {
       blocks.back().put(part.value().data<T>(), result.data<T>());
     });
   }
   return record(result, parts, [blocks](const Tensor& gradient, Slots slots) {
     for (std::size_t i = 0; i < slots.size(); ++i) {
       slots[i].receive([&](Tensor& target, bool accumulate) {
-        dispatch_floating(gradient.dtype(), [&]<class T>() {
+        dispatch_kernel(gradient.dtype(), [&]<class T>() {
           if (!accumulate) return blocks[i].get(gradient.data<T>(), target.data<T>());
           Tensor range = Tensor::empty(target.shape(), target.dtype());
           blocks[i].get(gradient.data<T>(), range.data<T>());
@@ -185,14 +184,14 @@ Variable permute(const Variable& x, const std::vector<std::size_t>& order) {
   for (std::size_t axis = 0; axis < order.size(); ++axis) extents[axis] = shape[order[axis]];
   Tensor result =
       Tensor::empty(Shape(std::span<const std::int64_t>(extents).first(order.size())), x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     for_each_permuted(shape, order,
                       [to = result.data<T>(), from = x.value().data<T>()](
                           std::int64_t i, std::int64_t j) { to[i] = from[j]; });
   });
   return record(result, {x}, [shape, order](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
+      dispatch_kernel(gradient.dtype(), [&]<class T>() {
         for_each_permuted(shape, order,
                           [from = gradient.data<T>(), to = target.data<T>(), accumulate](
                               std::int64_t i, std::int64_t j) {
@@ -225,7 +224,7 @@ Variable embedding(const Tensor& indices, const Variable& weight) {
   extents[rank] = features;
   Tensor result =
       Tensor::empty(Shape(std::span<const std::int64_t>(extents).first(rank + 1)), weight.dtype());
-  dispatch_floating(weight.dtype(), [&]<class T>() {
+  dispatch_kernel(weight.dtype(), [&]<class T>() {
     T* to = result.data<T>();
     for (const std::int64_t row : rows) {
       to = std::copy_n(weight.value().data<T>() + row * features, features, to);
@@ -234,7 +233,7 @@ Variable embedding(const Tensor& indices, const Variable& weight) {
   return record(result, {weight}, [indices, features](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
       if (!accumulate) target.fill(0);
-      dispatch_floating(gradient.dtype(), [&]<class T>() {
+      dispatch_kernel(gradient.dtype(), [&]<class T>() {
         const T* from = gradient.data<T>();
         for (const std::int64_t row : indices.span<std::int64_t>()) {
           kernels::add_scaled(features, T{1}, from, target.data<T>() + row * features);

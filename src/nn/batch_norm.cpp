@@ -33,7 +33,7 @@ Statistics batch_statistics(const Channels& shape, const Tensor& x, StatisticsRe
   const auto sum = [reducer](std::span<double> numbers) {
     if (reducer != nullptr) reducer->sum(numbers);
   };
-  return dispatch_floating(x.dtype(), [&]<class T>() {
+  return dispatch_kernel(x.dtype(), [&]<class T>() {
     sums[0] = static_cast<double>(shape.count());
     kernels::sum_channels(shape, x.data<T>(), &sums[1]);
     sum(sums);
@@ -61,7 +61,7 @@ Numbers to_numbers(const Tensor& tensor) {
 
 // running = (1 - share) · running + share · factor · batch
 void move_towards(Tensor& running, double share, const Numbers& batch, double factor) {
-  dispatch_floating(running.dtype(), [&]<class T>() {
+  dispatch_kernel(running.dtype(), [&]<class T>() {
     T* out = running.data<T>();
     for (const double value : batch) {
       *out = static_cast<T>((1 - share) * static_cast<double>(*out) + share * factor * value);
@@ -247,7 +247,7 @@ Variable BatchNorm::forward(const Variable& x) {
                            weight.defined() ? weight.value() : Tensor(),
                            reducer};
   Tensor result = Tensor::empty(shape, x.dtype());
-  dispatch_floating(x.dtype(), [&]<class T>() {
+  dispatch_kernel(x.dtype(), [&]<class T>() {
     plan.forward(x.value().data<T>(), bias.defined() ? bias.value() : Tensor(), result.data<T>());
   });
   if (training() && tracked) {
@@ -261,7 +261,7 @@ Variable BatchNorm::forward(const Variable& x) {
   if (weight.defined()) inputs.insert(inputs.end(), {weight, bias});
   return record(std::move(result), std::move(inputs),
                 [input = x.value(), plan](const Tensor& gradient, Slots slots) {
-                  dispatch_floating(gradient.dtype(), [&]<class T>() {
+                  dispatch_kernel(gradient.dtype(), [&]<class T>() {
                     plan.backward(input.data<T>(), gradient.data<T>(), slots);
                   });
                 });

@@ -40,7 +40,7 @@ void ExponentialMovingAverage::update() {
       options_.warm_up ? std::min(options_.decay, (1 + made) / (10 + made)) : options_.decay;
   for (Entry& entry : entries_) {
     const Tensor& value = entry.named.parameter.value();
-    dispatch_floating(value.dtype(), [&]<class T>() {
+    dispatch_kernel(value.dtype(), [&]<class T>() {
       kernels::move_towards(value.size(), static_cast<T>(1 - decay), value.data<T>(),
                             entry.average.data<T>());
     });
@@ -50,7 +50,7 @@ void ExponentialMovingAverage::update() {
 void ExponentialMovingAverage::exchange() {
   for (Entry& entry : entries_) {
     Tensor& value = entry.named.parameter.mutable_value();
-    dispatch_floating(value.dtype(), [&]<class T>() {
+    dispatch_kernel(value.dtype(), [&]<class T>() {
       std::swap_ranges(value.data<T>(), value.data<T>() + value.size(), entry.average.data<T>());
     });
   }

@@ -6,6 +6,7 @@
 
 #include "lockstep/core/dtype.hpp"
 #include "lockstep/core/error.hpp"
+#include "lockstep/core/flush_denormals.hpp"
 
 namespace lockstep {
 
@@ -23,7 +24,14 @@ decltype(auto) dispatch_floating(DType dtype, Function&& function) {
   throw DTypeError("expected dtype f32 or f64, found " + std::string(to_string(dtype)));
 }
 
-/// The same for every dtype.
+/// The same, where the function computes what may well be denormal.
+template <class Function>
+decltype(auto) dispatch_kernel(DType dtype, Function&& function) {
+  const FlushDenormals flush;
+  return dispatch_floating(dtype, std::forward<Function>(function));
+}
+
+/// Calls it with the type of any dtype.
 template <class Function>
 decltype(auto) dispatch_all(DType dtype, Function&& function) {
   switch (dtype) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "lockstep/core/flush_denormals.hpp"
 #include "lockstep/optim/hyper_parameters.hpp"
 
 #pragma GCC visibility push(default)
@@ -95,9 +96,10 @@ void for_each(std::size_t n, F f, T* __restrict value, const T* __restrict gradi
 }  // namespace detail
 
 /// Calls f(value, gradient, slots...) with references to the value and the first `Slots` slots of
-/// each element, in a loop that compilers vectorise.
+/// each element, in a loop that compilers vectorise. Denormal numbers count as zeros.
 template <std::size_t Slots, class T, class F>
 void for_each(const UpdateRange<T>& range, F f) {
+  const FlushDenormals flush;
   [&]<std::size_t... Slot>(std::index_sequence<Slot...>) {
     detail::for_each(range.value.size(), f, range.value.data(), range.gradient.data(),
                      range.slots[Slot].data()...);
