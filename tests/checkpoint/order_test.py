@@ -30,7 +30,22 @@ def trace(folder, ranks, *command):
         # Calls of its thread would come between the two lines of those that take their time.
         env={**os.environ, "LOCKSTEP_WATCHDOG": "0"})
     assert job.returncode == 0, job.stderr
-    return [(folder / f"trace.{rank}").read_text().splitlines() for rank in range(ranks)]
+    return [whole_calls((folder / f"trace.{rank}").read_text().splitlines()) for rank in range(ranks)]
+
+
+def whole_calls(lines):
+    """A line for each call, where it began, also where a call of another thread came between its beginning and its end."""
+    calls, begun = [], {}
+    for line in lines:
+        end = re.match(r"(\d+) +<\.\.\. \w+ resumed>(.*)", line)
+        if end and end[1] in begun:
+            calls[begun.pop(end[1])] += end[2]
+            continue
+        if line.endswith("<unfinished ...>"):
+            line = line.removesuffix("<unfinished ...>")
+            begun[line.split(maxsplit=1)[0]] = len(calls)
+        calls.append(line)
+    return calls
 
 
 def between(lines, begin, end):
