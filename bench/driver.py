@@ -28,7 +28,7 @@ class BenchError(Exception):
 def build(root, install):
     """Whether that succeeded. What it prints goes to stderr, since stdout is for tables."""
     packages = ["scripts/packages", "bench", *([] if install else ["--no-install"])]
-    ninja = ["scripts/build", BUILD, "-Dcpu=native", "-Dtests=false", "-Dexamples=true", "-Dbench=true",
+    ninja = ["scripts/build", BUILD, "-Dcpu=native", "-Dexamples=true", "-Dbench=true",
              "--", "benchmarks"]
     return all(subprocess.run(command, cwd=root, stdout=sys.stderr).returncode == 0
                for command in (packages, ninja))
@@ -50,12 +50,16 @@ class Benchmark:
 
 
 def find(root, names=(), quick=False):
-    """The benchmarks of those names in the project, or all that are there."""
+    """The benchmarks of those names in the project, or all that are there: where it is quick, with the rows that say so."""
     known = {path.parent.name: path.parent for path in sorted(root.glob("bench/*/bench.toml"))}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise BenchError(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [Benchmark(root, known[name], quick) for name in dict.fromkeys(names or known)]
+    benchmarks = [Benchmark(root, known[name], quick) for name in dict.fromkeys(names or known)]
+    if quick and not names:
+        for benchmark in benchmarks:
+            benchmark.rows = [row for row in benchmark.rows if row.get("quick")]
+    return benchmarks
 
 
 class Program:

@@ -118,6 +118,15 @@ class Driver(unittest.TestCase):
                  ours={"a": [value(1)] * 3}, torch={"a": [value(1), None]})
         self.assert_fails("step: torch ended with status 1 at 'run a 0.25'", "out of order")
 
+    def test_quick_has_the_rows_that_say_so_unless_a_benchmark_is_named(self):
+        self.add("step", ["{case = 'a', quick = true}", "{case = 'b'}"])
+        self.add("layers", ["{case = 'c'}"])
+        cases = lambda *names, quick: [[row["case"] for row in benchmark.rows]
+                                       for benchmark in driver.find(self.root, names, quick)]
+        self.assertEqual(cases(quick=False), [["c"], ["a", "b"]])
+        self.assertEqual(cases(quick=True), [[], ["a"]])
+        self.assertEqual(cases("step", quick=True), [["a", "b"]])
+
     def test_rows_before_a_failure_are_kept(self):
         self.add("step", ["{case = 'a', unit = 'ms', peer = 'limit'}",
                           "{case = 'b', unit = 'ms', peer = 'limit'}"],

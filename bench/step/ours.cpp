@@ -19,11 +19,12 @@ namespace {
 /// `ranks` is the communicator of the replicas; `rank` says which data this one gets.
 class Training {
  public:
-  Training(const bench::Network& network, const Communicator& ranks, int rank)
+  Training(const bench::Network& network, const Communicator& ranks, int rank,
+           const DataParallelOptions& options = {})
       : network_(network),
         batches_(network, rank),
         model_(bench::make_model(network)),
-        replica_(model_, ranks),
+        replica_(model_, ranks, options),
         optimizer_(bench::make_optimizer(network, model_)) {}
 
   void step() {
@@ -62,26 +63,46 @@ bench::SetUp samples(const bench::Network& network, const Communicator& ranks) {
   };
 }
 
-/// What a step takes longer than the same one on a communicator of one rank, which reduces nothing, in
-/// percent of it. The peer is the limit, 5 %. Both take turns, each on all ranks at once, so that they
-/// have as much of the machine; and of each it is the slower rank that counts, so that to wait for
+/// f(times of steps, and of the same on a communicator of one rank, which reduce nothing). Both take turns, each on all ranks
+/// at once, so that they have as much of the machine; and of each it is the slower rank that counts, so that to wait for
 /// one that still computes is no part of the difference.
-bench::SetUp reduction(const bench::Network& network, const Communicator& ranks) {
-  return [&] {
-    const auto whole = std::make_shared<Training>(network, ranks, ranks.rank());
+template <class F>
+bench::SetUp beside_one_rank(const bench::Network& network, const Communicator& ranks,
+                             const DataParallelOptions& options, F f) {
+  return [=, &ranks] {
+    const auto whole = std::make_shared<Training>(network, ranks, ranks.rank(), options);
     const auto part =
         std::make_shared<Training>(network, Communicator(MPI_COMM_SELF), ranks.rank());
     return [=, &ranks](double seconds) -> bench::Measurement {
       const auto times =
           bench::slowest_times(ranks, seconds, {[&] { whole->step(); }, [&] { part->step(); }});
-      std::vector<double> shares;
-      for (std::size_t turn = 0; turn < times[0].size(); ++turn) {
-        shares.push_back(100 * (1 - times[1][turn] / times[0][turn]));
-      }
-      constexpr double least = 0.01;  // where it is lost in the noise
-      return {std::max(bench::median(shares), least), 5.0};
+      return f(times[0], times[1]);
     };
   };
+}
+
+/// What a step takes longer by its reduction, in percent of it. The peer is the limit, 5 %.
+bench::SetUp reduction(const bench::Network& network, const Communicator& ranks) {
+  using Times = std::vector<double>;
+  return beside_one_rank(network, ranks, {}, [](const Times& whole, const Times& part) {
+    std::vector<double> shares;
+    for (std::size_t turn = 0; turn < whole.size(); ++turn) {
+      shares.push_back(100 * (1 - part[turn] / whole[turn]));
+    }
+    constexpr double least = 0.01;  // where it is lost in the noise
+    return bench::Measurement{std::max(bench::median(shares), least), 5.0};
+  });
+}
+
+/// Samples a second of all hosts together, and what they would be if nothing were reduced: as many times those of one host,
+/// which has as much of the machine.
+bench::SetUp hosts(const bench::Network& network, const Communicator& ranks,
+                   const DataParallelOptions& options) {
+  using Times = std::vector<double>;
+  const auto samples = static_cast<double>(network.batch * ranks.size());
+  return beside_one_rank(network, ranks, options, [=](const Times& whole, const Times& part) {
+    return bench::Measurement{samples / bench::median(whole), samples / bench::median(part)};
+  });
 }
 
 /// Milliseconds on two threads, and on one, in turns.
@@ -113,6 +134,10 @@ int main(int argc, char** argv) {
       cases[network.name + "-images"] = samples(network, world);
       cases[network.name + "-reduction"] = reduction(network, world);
       cases[network.name + "-threads"] = two_threads(network, world);
+      cases[network.name + "-hosts"] = hosts(network, world, {});
+      cases[network.name + "-hosts-fp16"] = hosts(network, world, {.wire = WireFormat::fp16});
+      cases[network.name + "-hosts-power-sgd"] =
+          hosts(network, world, {.compression = std::make_shared<PowerSgd>()});
       cases[network.name + "-roofline"] = bench::roofline(network, world, [&] {
         const auto training = std::make_shared<Training>(network, world, world.rank());
         return [training] { training->step(); };

@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <cstdint>
-#include <span>
 
+#include "autograd/elementwise.hpp"
+#include "autograd/state.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/tensor/activation.hpp"
 #include "tensor/activations.hpp"
@@ -14,7 +15,7 @@
 namespace lockstep {
 
 using autograd::record;
-using Slots = std::span<autograd::GradientSlot>;
+using autograd::Slots;
 
 namespace {
 
@@ -52,16 +53,30 @@ Variable relu(const Variable& x) { return activated(x, Activation::relu); }
 Variable tanh(const Variable& x) { return activated(x, Activation::tanh); }
 Variable sigmoid(const Variable& x) { return activated(x, Activation::sigmoid); }
 
-Variable gelu(const Variable& x) {
-  return each(
-      x, [](auto... of) { kernels::gelu(of...); }, Keep::input,
-      [](auto... of) { kernels::gelu_gradient(of...); });
+namespace {
+
+// y = f(x), by kernel(n, x, y, slope), which gives the derivatives as well where they will be needed.
+template <class Kernel>
+Variable each_with_slope(const Variable& x, Kernel kernel) {
+  Tensor result = Tensor::empty(x.shape(), x.dtype()), slope;
+  if (autograd::is_recorded(x)) slope = Tensor::empty(x.shape(), x.dtype());
+  dispatch_kernel(x.dtype(), [&]<class T>() {
+    kernel(x.size(), x.value().data<T>(), result.data<T>(),
+           slope.defined() ? slope.data<T>() : nullptr);
+  });
+  return record(result, {x}, [slope](const Tensor& gradient, Slots slots) {
+    autograd::receive(
+        slots[0], [](auto g, auto derivative) { return g * derivative; }, gradient, slope);
+  });
 }
 
+}  // namespace
+
+Variable gelu(const Variable& x) {
+  return each_with_slope(x, [](auto... of) { kernels::gelu(of...); });
+}
 Variable silu(const Variable& x) {
-  return each(
-      x, [](auto... of) { kernels::silu(of...); }, Keep::input,
-      [](auto... of) { kernels::silu_gradient(of...); });
+  return each_with_slope(x, [](auto... of) { kernels::silu(of...); });
 }
 
 Variable softplus(const Variable& x, double beta) {

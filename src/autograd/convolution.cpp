@@ -6,7 +6,7 @@
 #include <array>
 #include <vector>
 
-#include "autograd/window_options.hpp"
+#include "autograd/max_pooling.hpp"
 #include "lockstep/core/error.hpp"
 #include "tensor/convolve.hpp"
 #include "tensor/dispatch.hpp"
@@ -73,9 +73,9 @@ void check_bias(const char* what, const Variable& bias, std::int64_t out) {
                                to_string(bias.shape())));
 }
 
-Variable convolution(const char* what, const Variable& x, const Variable& weight,
-                     const Variable& bias, WindowOptions options, std::int64_t groups,
-                     Activation f) {
+// Checks all of it.
+Convolution convolution_of(const char* what, const Variable& x, const Variable& weight,
+                           const Variable& bias, WindowOptions& options, std::int64_t groups) {
   options.kernel = check_weight(what, "out, in", options.axes, weight.shape());
   autograd::check_windows(what, options);
   const std::int64_t out = weight.shape()[0],
@@ -83,10 +83,18 @@ Variable convolution(const char* what, const Variable& x, const Variable& weight
   autograd::check_groups(what, in, out, groups);
   check_input(what, options.axes, x.shape(), in);
   check_bias(what, bias, out);
-  const Convolution of{autograd::windows_in(what, x.shape(), options), x.shape()[0], in, out,
-                       groups};
-  Tensor result = Tensor::empty(
-      autograd::shape_of(of.samples, out, options.axes, autograd::counts(of.windows)), x.dtype());
+  return {autograd::windows_in(what, x.shape(), options), x.shape()[0], in, out, groups};
+}
+
+Shape result_shape(const Convolution& of, int axes) {
+  return autograd::shape_of(of.samples, of.maps, axes, autograd::counts(of.windows));
+}
+
+Variable convolution(const char* what, const Variable& x, const Variable& weight,
+                     const Variable& bias, WindowOptions options, std::int64_t groups,
+                     Activation f) {
+  const Convolution of = convolution_of(what, x, weight, bias, options, groups);
+  Tensor result = Tensor::empty(result_shape(of, options.axes), x.dtype());
   dispatch_kernel(x.dtype(), [&]<class T>() {
     kernels::convolve(of, x.value().data<T>(), weight.value().data<T>(), data_of<T>(bias), f,
                       result.data<T>());
@@ -152,6 +160,50 @@ Variable conv3d(const Variable& x, const Variable& weight, const Variable& bias,
   return convolution("conv3d", x, weight, bias, autograd::window_options(options), options.groups,
                      f);
 }
+
+template <class Size>
+Variable autograd::pooled_convolution(const Variable& x, const Variable& weight,
+                                      const Variable& bias, const ConvolutionOptions<Size>& options,
+                                      Activation f, Size kernel,
+                                      const PoolingOptions<Size>& pooling) {
+  constexpr int axes = axes_of<Size>;
+  constexpr const char* conv = axes == 1 ? "conv1d" : axes == 2 ? "conv2d" : "conv3d";
+  constexpr const char* pool = axes == 1 ? "max_pool1d" : axes == 2 ? "max_pool2d" : "max_pool3d";
+  WindowOptions windows = window_options(options);
+  const Convolution of = convolution_of(conv, x, weight, bias, windows, options.groups);
+  const Shape between = result_shape(of, axes);
+  const Pooling pooled = autograd::pooling(pool, between, pooling_options(kernel, pooling));
+  if (!kernels::suits_pooling(of, pooled.windows)) {
+    const Variable y = convolution(conv, x, weight, bias, windows, options.groups, f);
+    if constexpr (axes == 1) return max_pool1d(y, kernel, pooling);
+    if constexpr (axes == 2) return max_pool2d(y, kernel, pooling);
+    if constexpr (axes == 3) return max_pool3d(y, kernel, pooling);
+  }
+  Tensor maxima = Tensor::empty(pooled.result, x.dtype());
+  const auto pixels = pixels_of_maxima(pool, between, pooled);
+  dispatch_kernel(x.dtype(), [&]<class T>() {
+    kernels::convolve_and_pool(of, pooled.windows, x.value().data<T>(), weight.value().data<T>(),
+                               data_of<T>(bias), f, maxima.data<T>(), pixels.get());
+  });
+  return record(maxima, inputs_of(x, weight, bias),
+                [input = x.value(), w = weight.value(), maxima, pixels, of, f,
+                 windows = pooled.windows](const Tensor& gradient, Slots slots) {
+                  dispatch_kernel(gradient.dtype(), [&]<class T>() {
+                    kernels::convolve_and_pool_backward(of, windows, input.data<T>(), w.data<T>(),
+                                                        maxima.data<T>(), pixels.get(),
+                                                        gradient.data<T>(), f, open<T>(slots));
+                  });
+                });
+}
+
+#define LOCKSTEP_INSTANTIATE(Size)                                                                 \
+  template Variable autograd::pooled_convolution(const Variable&, const Variable&,                 \
+                                                 const Variable&, const ConvolutionOptions<Size>&, \
+                                                 Activation, Size, const PoolingOptions<Size>&);
+LOCKSTEP_INSTANTIATE(std::int64_t)
+LOCKSTEP_INSTANTIATE(Size2d)
+LOCKSTEP_INSTANTIATE(Size3d)
+#undef LOCKSTEP_INSTANTIATE
 
 Variable conv_transpose1d(const Variable& x, const Variable& weight, const Variable& bias,
                           const TransposedOptions<std::int64_t>& options) {

@@ -126,6 +126,7 @@ Variable dropout(const Variable& x, double p, RandomKey key) {
   if (!(p >= 0 && p < 1)) {
     throw OptionError(fmt::format("dropout: expected 0 <= p < 1, found p = {}", p));
   }
+  if (p == 0) return x;
   Tensor mask = Tensor::empty(x.shape(), x.dtype());
   dispatch_kernel(x.dtype(), [&]<class T>() {
     const T kept = static_cast<T>(1 / (1 - p));

@@ -5,7 +5,7 @@
 #include <limits>
 #include <memory>
 
-#include "autograd/window_options.hpp"
+#include "autograd/max_pooling.hpp"
 #include "lockstep/core/error.hpp"
 #include "lockstep/tensor/memory_pool.hpp"
 #include "tensor/dispatch.hpp"
@@ -20,32 +20,31 @@ using autograd::WindowOptions;
 using kernels::Windows;
 using Slots = std::span<GradientSlot>;
 
-namespace {
-
-struct Pooling {
-  Windows windows;
-  std::int64_t channels;  // of all samples
-  Shape result;
-};
-
-Pooling pooling(const char* what, const Variable& x, const WindowOptions& options) {
-  autograd::check_pooling(what, options);
-  const Shape& shape = x.shape();
-  const Windows windows = autograd::windows_in(what, shape, options);
-  return {windows, shape[0] * shape[1],
-          autograd::shape_of(shape[0], shape[1], options.axes, autograd::counts(windows))};
+autograd::Pooling autograd::pooling(const char* what, const Shape& x,
+                                    const WindowOptions& options) {
+  check_pooling(what, options);
+  const Windows windows = windows_in(what, x, options);
+  return {windows, x[0] * x[1], shape_of(x[0], x[1], options.axes, counts(windows))};
 }
 
-Variable max_pool(const char* what, const Variable& x, const WindowOptions& options) {
-  const auto [windows, channels, shape] = pooling(what, x, options);
-  Tensor result = Tensor::empty(shape, x.dtype());
+std::shared_ptr<std::int32_t[]> autograd::pixels_of_maxima(const char* what, const Shape& x,
+                                                           const Pooling& pooling) {
   constexpr std::int64_t most_pixels = std::numeric_limits<std::int32_t>::max();
-  if (windows.pixels() > most_pixels) {
+  if (pooling.windows.pixels() > most_pixels) {
     throw ShapeError(fmt::format("{}: expected images of at most {} pixels, found shape {}", what,
-                                 most_pixels, to_string(x.shape())));
+                                 most_pixels, to_string(x)));
   }
-  const auto pixels = std::allocate_shared_for_overwrite<std::int32_t[]>(
-      memory_pool::Allocator<std::int32_t>(), static_cast<std::size_t>(result.size()));
+  return std::allocate_shared_for_overwrite<std::int32_t[]>(
+      memory_pool::Allocator<std::int32_t>(), static_cast<std::size_t>(pooling.result.size()));
+}
+
+namespace {
+
+Variable max_pool(const char* what, const Variable& x, const WindowOptions& options) {
+  const auto pooling = autograd::pooling(what, x.shape(), options);
+  const auto [windows, channels, shape] = pooling;
+  Tensor result = Tensor::empty(shape, x.dtype());
+  const auto pixels = autograd::pixels_of_maxima(what, x.shape(), pooling);
   const auto pool = [&, windows = windows, channels = channels]<class T>() {
     kernels::max_pool(windows, channels, x.value().data<T>(), result.data<T>(), pixels.get());
   };
@@ -64,7 +63,7 @@ Variable max_pool(const char* what, const Variable& x, const WindowOptions& opti
 
 Variable avg_pool(const char* what, const Variable& x, const WindowOptions& options,
                   bool count_padding) {
-  const auto [windows, channels, shape] = pooling(what, x, options);
+  const auto [windows, channels, shape] = autograd::pooling(what, x.shape(), options);
   Tensor result = Tensor::empty(shape, x.dtype());
   const auto pool = [&, windows = windows, channels = channels]<class T>() {
     kernels::average_pool(windows, channels, count_padding, x.value().data<T>(), result.data<T>());

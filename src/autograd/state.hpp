@@ -59,4 +59,7 @@ struct VariableState : std::enable_shared_from_this<VariableState> {
   static Parameter wrap(std::shared_ptr<VariableState> parameter);
 };
 
+/// Whether record() would keep an operation on that.
+bool is_recorded(const Variable& x);
+
 }  // namespace lockstep::autograd

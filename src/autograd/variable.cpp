@@ -69,6 +69,10 @@ Parameter VariableState::wrap(std::shared_ptr<VariableState> parameter) {
   return handle;
 }
 
+bool is_recorded(const Variable& x) {
+  return recording() && VariableState::of(x)->flags->requires_grad;
+}
+
 Variable record(Tensor value, std::vector<Variable> inputs, Backward backward) {
   Variable result(std::move(value));
   if (!recording()) return result;

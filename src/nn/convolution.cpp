@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "autograd/window_options.hpp"
+#include "autograd/max_pooling.hpp"
 #include "nn/reset.hpp"
 
 namespace lockstep::nn {
@@ -77,6 +77,12 @@ Variable Conv<Size>::forward(const Variable& x) {
 template <class Size>
 Variable Conv<Size>::forward(const Variable& x, Activation f) {
   return by_axes<Size>(conv1d, conv2d, conv3d, x, weight, bias, options_, f);
+}
+
+template <class Size>
+Variable Conv<Size>::forward(const Variable& x, Activation f, const MaxPool<Size>& pooling) {
+  return autograd::pooled_convolution(x, weight, bias, options_, f, pooling.kernel_,
+                                      pooling.options_);
 }
 
 template <class Size>

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 #include <span>
 #include <typeinfo>
 #include <utility>
@@ -125,27 +126,50 @@ Activation activation_of(Module& module) {
   return Activation::none;
 }
 
+// Some modules in a row that are one operation.
+struct Fused {
+  Variable result;
+  std::size_t modules;
+};
+
+Activation activation_at(std::span<const std::shared_ptr<Module>> modules, std::size_t i) {
+  return i < modules.size() ? activation_of(*modules[i]) : Activation::none;
+}
+
+// A convolution with an activation and a max pooling after it, where there are.
+template <class Size>
+std::optional<Fused> convolve(const Variable& x, std::span<const std::shared_ptr<Module>> modules) {
+  auto* const convolution = exactly<Conv<Size>>(*modules[0]);
+  if (convolution == nullptr) return std::nullopt;
+  const Activation f = activation_at(modules, 1);
+  const std::size_t next = f == Activation::none ? 1 : 2;
+  if (next < modules.size()) {
+    if (const auto* const pooling = exactly<MaxPool<Size>>(*modules[next])) {
+      return Fused{convolution->forward(x, f, *pooling), next + 1};
+    }
+  }
+  return Fused{convolution->forward(x, f), next};
+}
+
+Fused run_first(const Variable& x, std::span<const std::shared_ptr<Module>> modules) {
+  if (auto* const linear = exactly<Linear>(*modules[0])) {
+    const Activation f = activation_at(modules, 1);
+    return {linear->forward(x, f), f == Activation::none ? std::size_t{1} : 2};
+  }
+  if (auto lines = convolve<std::int64_t>(x, modules)) return *lines;
+  if (auto images = convolve<Size2d>(x, modules)) return *images;
+  if (auto deep = convolve<Size3d>(x, modules)) return *deep;
+  return {modules[0]->forward(x), 1};
+}
+
 }  // namespace
 
 Variable Sequential::forward(const Variable& x) {
   Variable y = x;
-  for (std::size_t i = 0; i < modules_.size(); ++i) {
-    Module& module = *modules_[i];
-    const Activation f =
-        i + 1 < modules_.size() ? activation_of(*modules_[i + 1]) : Activation::none;
-    if (auto* const linear = exactly<Linear>(module); linear != nullptr) {
-      y = linear->forward(y, f);
-    } else if (auto* const line = exactly<Conv1d>(module); line != nullptr) {
-      y = line->forward(y, f);
-    } else if (auto* const image = exactly<Conv2d>(module); image != nullptr) {
-      y = image->forward(y, f);
-    } else if (auto* const deep = exactly<Conv3d>(module); deep != nullptr) {
-      y = deep->forward(y, f);
-    } else {
-      y = module.forward(y);
-      continue;
-    }
-    if (f != Activation::none) ++i;
+  for (std::size_t i = 0; i < modules_.size();) {
+    const Fused first = run_first(y, std::span(modules_).subspan(i));
+    y = first.result;
+    i += first.modules;
   }
   return y;
 }

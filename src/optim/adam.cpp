@@ -14,16 +14,16 @@ constexpr std::array<std::string_view, 3> slot_names{"exp_avg", "exp_avg_sq", "m
 // m = β₁ · m + (1 - β₁) · g
 // v = β₂ · v + (1 - β₂) · g²
 // v̂ = amsgrad ? max(v̂, v) : v
-// p = p - lr / (1 - β₁ᵗ) · m / (√v̂ / √(1 - β₂ᵗ) + ε)
+// p = p - lr / (1 - β₁ᵗ) · m / (√v̂ / √(1 - β₂ᵗ) + ε), where the one division by √(1 - β₂ᵗ) is done beforehand
 template <class T, class Options>
 void adam_step(const UpdateRange<T>& range, const Options& options, T scale, double coupled_decay,
                double decay) {
   const double t = static_cast<double>(range.step);
-  const T step_size = static_cast<T>(options.lr / (1 - std::pow(options.beta1, t)));
-  const T correction = static_cast<T>(std::sqrt(1 - std::pow(options.beta2, t)));
+  const double correction = std::sqrt(1 - std::pow(options.beta2, t));
+  const T step_size = static_cast<T>(correction * options.lr / (1 - std::pow(options.beta1, t)));
   const T beta1 = static_cast<T>(options.beta1), rest1 = static_cast<T>(1 - options.beta1);
   const T beta2 = static_cast<T>(options.beta2), rest2 = static_cast<T>(1 - options.beta2);
-  const T eps = static_cast<T>(options.eps);
+  const T eps = static_cast<T>(correction * options.eps);
   const T coupled = static_cast<T>(coupled_decay), kept = static_cast<T>(decay);
   const auto average = [=](T g, T& m, T& v) {
     m = beta1 * m + rest1 * g;
@@ -33,12 +33,12 @@ void adam_step(const UpdateRange<T>& range, const Options& options, T scale, dou
     return for_each<3>(range, [=](T& p, T gradient, T& m, T& v, T& largest) {
       average(scale * gradient + coupled * p, m, v);
       largest = std::max(largest, v);
-      p = kept * p - step_size * m / (std::sqrt(largest) / correction + eps);
+      p = kept * p - step_size * m / (std::sqrt(largest) + eps);
     });
   }
   for_each<2>(range, [=](T& p, T gradient, T& m, T& v) {
     average(scale * gradient + coupled * p, m, v);
-    p = kept * p - step_size * m / (std::sqrt(v) / correction + eps);
+    p = kept * p - step_size * m / (std::sqrt(v) + eps);
   });
 }
 

@@ -84,32 +84,41 @@ void activation_gradient(Activation f, std::int64_t n, const T* y, const T* dy, 
   }
 }
 
+namespace {
+
+template <class C>
+struct ValueAndSlope {
+  Vector<C> value, slope;
+};
+
+// By vectors of numbers of type C.
+template <class C, class T, class F>
+void map_with_slope(std::int64_t n, const T* x, T* y, T* slope, F f) {
+  for_each_vector<C>(n, [&](std::int64_t i, auto count) {
+    const ValueAndSlope<C> at = f(load<C>(x + i, count));
+    store<C>(at.value, y + i, count);
+    if (slope != nullptr) store<C>(at.slope, slope + i, count);
+  });
+}
+
+}  // namespace
+
 template <class T>
-void gelu(std::int64_t n, const T* x, T* y) {
-  map<double>(
-      n, y, false, [](Vector<double> v) { return gelu<T>(v); }, x);
+void gelu(std::int64_t n, const T* x, T* y, T* slope) {
+  map_with_slope<double>(n, x, y, slope, [](Vector<double> v) -> ValueAndSlope<double> {
+    const Normal at = normal<T>(v);
+    return {detail::at_least<double>(v, -normal_limit<T>) * at.distribution,
+            at.distribution + detail::within<double>(v, normal_limit<T>) * at.density};
+  });
 }
 
 template <class T>
-void gelu_gradient(std::int64_t n, const T* x, const T* dy, T* dx, bool accumulate) {
-  const auto f = [](Vector<double> g, Vector<double> v) { return g * gelu_slope<T>(v); };
-  map<double>(n, dx, accumulate, f, dy, x);
-}
-
-template <class T>
-void silu(std::int64_t n, const T* x, T* y) {
-  map<T>(
-      n, y, false, [](Vector<T> v) { return v * logistic<T>(v); }, x);
-}
-
-template <class T>
-void silu_gradient(std::int64_t n, const T* x, const T* dy, T* dx, bool accumulate) {
-  const auto f = [](Vector<T> g, Vector<T> v) {
+void silu(std::int64_t n, const T* x, T* y, T* slope) {
+  map_with_slope<T>(n, x, y, slope, [](Vector<T> v) -> ValueAndSlope<T> {
     // Of σ(v) and 1 - σ(v) the smaller one, and from that the other.
     const Vector<T> less = logistic<T>(v > 0 ? -v : v), more = 1 - less;
-    return g * (v > 0 ? more * (1 + v * less) : less * (1 + v * more));
-  };
-  map<T>(n, dx, accumulate, f, dy, x);
+    return {v * (v > 0 ? more : less), v > 0 ? more * (1 + v * less) : less * (1 + v * more)};
+  });
 }
 
 template <class T>
@@ -155,10 +164,8 @@ void elu_gradient(std::int64_t n, T alpha, const T* x, const T* dy, T* dx, bool 
   template void activate_rows<T>(Activation, std::int64_t, std::int64_t, const T*, T*);         \
   template void activate_columns<T>(Activation, std::int64_t, std::int64_t, const T*, T*);      \
   template void activation_gradient<T>(Activation, std::int64_t, const T*, const T*, T*, bool); \
-  template void gelu<T>(std::int64_t, const T*, T*);                                            \
-  template void gelu_gradient<T>(std::int64_t, const T*, const T*, T*, bool);                   \
-  template void silu<T>(std::int64_t, const T*, T*);                                            \
-  template void silu_gradient<T>(std::int64_t, const T*, const T*, T*, bool);                   \
+  template void gelu<T>(std::int64_t, const T*, T*, T*);                                        \
+  template void silu<T>(std::int64_t, const T*, T*, T*);                                        \
   template void softplus<T>(std::int64_t, T, const T*, T*);                                     \
   template void softplus_gradient<T>(std::int64_t, T, const T*, const T*, T*, bool);            \
   template void leaky_relu<T>(std::int64_t, T, const T*, T*);                                   \

@@ -24,19 +24,14 @@ template <class T>
 void activation_gradient(Activation f, std::int64_t n, const T* y, const T* dy, T* dx,
                          bool accumulate);
 
-/// y[i] = x[i] · Φ(x[i]), with Φ of the normal distribution.
+/// y[i] = x[i] · Φ(x[i]), with Φ of the normal distribution, and where `slope` is not null, slope[i] is the derivative
+/// Φ(x[i]) + x[i] · φ(x[i]), which is nearly free here.
 template <class T>
-void gelu(std::int64_t n, const T* x, T* y);
-/// dx[i] (+)= dy[i] · (Φ(x[i]) + x[i] · φ(x[i]))
-template <class T>
-void gelu_gradient(std::int64_t n, const T* x, const T* dy, T* dx, bool accumulate);
+void gelu(std::int64_t n, const T* x, T* y, T* slope);
 
-/// y[i] = x[i] · σ(x[i]), with σ(x) = 1 / (1 + exp(-x)).
+/// y[i] = x[i] · σ(x[i]), with σ(x) = 1 / (1 + exp(-x)), and slope[i] = σ(x[i]) · (1 + x[i] · (1 - σ(x[i]))) as above.
 template <class T>
-void silu(std::int64_t n, const T* x, T* y);
-/// dx[i] (+)= dy[i] · σ(x[i]) · (1 + x[i] · (1 - σ(x[i])))
-template <class T>
-void silu_gradient(std::int64_t n, const T* x, const T* dy, T* dx, bool accumulate);
+void silu(std::int64_t n, const T* x, T* y, T* slope);
 
 /// y[i] = ln(1 + exp(beta · x[i])) / beta
 template <class T>

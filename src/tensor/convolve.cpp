@@ -9,104 +9,14 @@
 #include "lockstep/core/threads.hpp"
 #include "lockstep/tensor/tensor.hpp"
 #include "tensor/activations.hpp"
-#include "tensor/convolution.hpp"
+#include "tensor/columns.hpp"
 #include "tensor/direct_convolution.hpp"
-#include "tensor/gemm.hpp"
-#include "tensor/kernels.hpp"
+#include "tensor/pooling.hpp"
+#include "tensor/single_convolution.hpp"
 #include "tensor/winograd.hpp"
 
 namespace lockstep::kernels {
 namespace {
-
-// The columns of one image of a convolution, and the products with them.
-template <class T>
-class Columns {
- public:
-  explicit Columns(const Convolution& of)
-      : of_(of),
-        columns_(Tensor::empty({Shape{of.groups * of.taps(), of.windows.count()}.size() + slack},
-                               dtype_of<T>)),
-        padded_(Tensor::zeros({Shape{of.channels, of.windows.padded_pixels()}.size() + slack},
-                              dtype_of<T>)) {}
-
-  // Takes those of an image. Only fold() spoils the padding for that.
-  void unfold(const T* image) {
-    pad(of_.windows, of_.channels, image, padded_.data<T>());
-    im2col(of_.windows, of_.channels, std::as_const(padded_).data<T>(), columns_.data<T>());
-  }
-  // image (+)= what the columns come from.
-  void fold(T* image, bool accumulate) {
-    padded_.fill(0);
-    col2im(of_.windows, of_.channels, std::as_const(columns_).data<T>(), padded_.data<T>());
-    crop(of_.windows, of_.channels, std::as_const(padded_).data<T>(), image, accumulate);
-  }
-
-  // result (+)= weight · columns
-  void multiply(const T* weight, T* result, bool accumulate) {
-    for_each_group(weight, result, [&](const T* w, T* columns, T* r) {
-      gemm(Transpose::no, Transpose::no, maps(), of_.windows.count(), of_.taps(), w,
-           std::as_const(columns), r, accumulate);
-    });
-  }
-  // columns = weightᵀ · result
-  void multiply_transposed(const T* weight, const T* result) {
-    for_each_group(weight, result, [&](const T* w, T* columns, const T* r) {
-      gemm(Transpose::yes, Transpose::no, of_.taps(), of_.windows.count(), maps(), w, r, columns,
-           false);
-    });
-  }
-  // weight += result · columnsᵀ
-  void add_products(const T* result, T* weight) {
-    for_each_group(weight, result, [&](T* w, T* columns, const T* r) {
-      gemm(Transpose::no, Transpose::yes, maps(), of_.taps(), of_.windows.count(), r,
-           std::as_const(columns), w, true);
-    });
-  }
-
- private:
-  std::int64_t maps() const { return of_.maps / of_.groups; }
-
-  template <class Weight, class Result, class F>
-  void for_each_group(Weight* weight, Result* result, F f) {
-    T* columns = columns_.data<T>();
-    for (std::int64_t group = 0; group < of_.groups; ++group) {
-      f(weight, columns, result);
-      weight += maps() * of_.taps();
-      columns += of_.taps() * of_.windows.count();
-      result += maps() * of_.windows.count();
-    }
-  }
-
-  Convolution of_;
-  Tensor columns_, padded_;
-};
-
-// bias[map] (+)= the sum of each map over samples and windows.
-template <class T>
-class BiasGradient {
- public:
-  BiasGradient(GradientTarget<T> target, std::int64_t maps, std::int64_t count)
-      : target_(target),
-        sums_(target.data == nullptr ? 0 : static_cast<std::size_t>(maps)),
-        count_(count) {
-    if (target.accumulate) std::copy_n(target.data, sums_.size(), sums_.begin());
-  }
-  void add(const T* maps) {
-    for (double& of_map : sums_) {
-      of_map += sum(count_, maps);
-      maps += count_;
-    }
-  }
-  void store() const {
-    std::transform(sums_.begin(), sums_.end(), target_.data,
-                   [](double of_map) { return static_cast<T>(of_map); });
-  }
-
- private:
-  GradientTarget<T> target_;
-  std::vector<double> sums_;
-  std::int64_t count_;  // of the numbers of a map
-};
 
 bool is_direct(const Convolution& of) {
   return of.channels > 0 && of.maps > 0 && suits_direct(of.windows);
@@ -128,20 +38,24 @@ template <class T>
 class Strideless {
  public:
   Strideless(const Windows& windows, std::int64_t channels, std::int64_t maps) {
-    if (suits_winograd(windows, channels, maps)) {
+    if (channels == 1 && maps == 1) {
+      single_.emplace(windows);
+    } else if (suits_winograd(windows, channels, maps)) {
       winograd_.emplace(windows, channels, maps);
     } else {
       direct_.emplace(windows, channels, maps);
     }
   }
-  // f(a DirectConvolution or a WinogradConvolution), which have the same interface.
+  // f(one of them), which have the same interface.
   template <class F>
   void with(F f) {
+    if (single_) return f(*single_);
     if (winograd_) return f(*winograd_);
     f(*direct_);
   }
 
  private:
+  std::optional<SingleConvolution<T>> single_;
   std::optional<WinogradConvolution<T>> winograd_;
   std::optional<DirectConvolution<T>> direct_;
 };
@@ -156,22 +70,35 @@ class WeightGradient {
     if (target.data == nullptr) return;
     target_.data += first_map * of.taps();
     of_.maps = maps;
-    if (of.groups == 1 && maps > 0 && DirectWeightGradient<T>::suits(of.channels)) {
+    // Not by the number of these maps, which depends on that of threads.
+    if (of.groups == 1 && maps > 0 && suits_winograd_gradient(of.windows, of.channels, of.maps)) {
+      winograd_.emplace(of.windows, of.channels, maps);
+    } else if (of.groups == 1 && maps > 0 && DirectWeightGradient<T>::suits(of.channels)) {
       direct_.emplace(of.windows, of.channels, maps);
       if (target.accumulate) direct_->begin_with(target_.data);
     } else {
-      columns_.emplace(of_);
+      if (is_direct(of) && of.channels == of.groups && of.maps == of.groups) {
+        single_.emplace(of.windows);
+      } else {
+        columns_.emplace(of_);
+      }
       if (!target.accumulate) std::fill_n(target_.data, maps * of.taps(), T{0});
     }
   }
   void add(const T* x, const T* dz_of_all) {
     const T* const dz = dz_of_all + first_;
+    if (winograd_) winograd_->add(x, dz);
     if (direct_) direct_->add(x, dz);
+    for (std::int64_t i = 0; i < of_.groups && single_; ++i) {
+      const Group group(of_, i);
+      single_->add_weight_gradient(x + group.image, dz + group.result, target_.data + group.weight);
+    }
     if (!columns_) return;
     columns_->unfold(x);
     columns_->add_products(dz, target_.data);
   }
   void store() const {
+    if (winograd_) winograd_->store(target_.data, target_.accumulate);
     if (direct_) direct_->store(target_.data);
   }
 
@@ -179,7 +106,9 @@ class WeightGradient {
   Convolution of_;
   GradientTarget<T> target_;
   std::int64_t first_;  // number of dz
+  std::optional<WinogradWeightGradient<T>> winograd_;
   std::optional<DirectWeightGradient<T>> direct_;
+  std::optional<SingleConvolution<T>> single_;
   std::optional<Columns<T>> columns_;
 };
 
@@ -246,11 +175,52 @@ void for_samples(const Convolution& of, F f) {
   f(std::int64_t{0}, of.samples);
 }
 
+// Where the results of samples go: to the tensor of all of them.
 template <class T>
+class AllResults {
+ public:
+  AllResults(T* results, std::int64_t each) : results_(results), each_(each) {}
+
+  T* of(std::int64_t sample) { return results_ + sample * each_; }
+  void take(std::int64_t /*sample*/) {}
+
+ private:
+  T* results_;
+  std::int64_t each_;
+};
+
+// Or to memory of one of them, of which only the maxima are kept.
+template <class T>
+class PooledResults {
+ public:
+  PooledResults(const Windows& pooling, std::int64_t maps, T* maxima, std::int32_t* pixels)
+      : pooling_(pooling),
+        maps_(maps),
+        maxima_(maxima),
+        pixels_(pixels),
+        result_(Tensor::empty({maps * pooling.pixels()}, dtype_of<T>)) {}
+
+  T* of(std::int64_t /*sample*/) { return result_.data<T>(); }
+  void take(std::int64_t sample) {
+    const std::int64_t first = sample * maps_ * pooling_.count();
+    max_pool(pooling_, maps_, std::as_const(result_).data<T>(), maxima_ + first, pixels_ + first);
+  }
+
+ private:
+  Windows pooling_;
+  std::int64_t maps_;
+  T* maxima_;
+  std::int32_t* pixels_;
+  Tensor result_;
+};
+
+// With the results that make_results() gives to each thread.
+template <class T, class MakeResults>
 void convolve_samples(const Convolution& of, const T* x, const T* weight, const T* bias,
-                      Activation f, T* y) {
+                      Activation f, MakeResults make_results) {
   if (is_direct(of)) {
     return for_samples(of, [=, &of](std::int64_t begin, std::int64_t end) {
+      auto results = make_results();
       Strideless<T> direct(of.windows, of.channels / of.groups, of.maps / of.groups);
       for (std::int64_t i = 0; i < of.groups; ++i) {
         const Group group(of, i);
@@ -259,16 +229,18 @@ void convolve_samples(const Convolution& of, const T* x, const T* weight, const 
           convolution.set_weight(weight + group.weight);
           for (std::int64_t sample = begin; sample < end; ++sample) {
             convolution.convolve(x + sample * of.image() + group.image, of_maps, f,
-                                 y + sample * of.result() + group.result);
+                                 results.of(sample) + group.result);
+            if (of.groups == 1) results.take(sample);
           }
         });
       }
     });
   }
   for_samples(of, [=, &of](std::int64_t begin, std::int64_t end) {
+    auto results = make_results();
     Columns<T> columns(of);
     for (std::int64_t sample = begin; sample < end; ++sample) {
-      T* const result = y + sample * of.result();
+      T* const result = results.of(sample);
       columns.unfold(x + sample * of.image());
       columns.multiply(weight, result, false);
       if (bias != nullptr) {
@@ -276,15 +248,17 @@ void convolve_samples(const Convolution& of, const T* x, const T* weight, const 
       } else {
         activate(f, of.result(), result, result);
       }
+      results.take(sample);
     }
   });
 }
 
-// In blocks of a sample for each thread: first each thread does one of these, and then some maps of all of them.
-template <class T>
-void convolve_samples_backward(const Convolution& of, const T* x, const T* weight, const T* y,
-                               const T* dy, Activation f,
-                               const std::array<GradientTarget<T>, 3>& targets) {
+// With dz, the gradient of what the activation takes, as gradient_of(sample, memory) gives it, perhaps there. In blocks
+// of a sample for each thread: first each thread does one of these, and then some maps of all of them.
+template <class T, class GradientOf>
+void convolve_samples_backward(const Convolution& of, const T* x, const T* weight,
+                               const std::array<GradientTarget<T>, 3>& targets,
+                               GradientOf gradient_of) {
   const std::int64_t parts = suits_threads(of) ? std::min<std::int64_t>(threads(), of.samples) : 1;
   const std::int64_t parts_of_maps = of.groups == 1 ? std::min(parts, of.maps) : 1;
   std::vector<ImageGradient<T>> images;
@@ -295,30 +269,28 @@ void convolve_samples_backward(const Convolution& of, const T* x, const T* weigh
     const std::int64_t first = of.maps * i / parts_of_maps;
     weights.emplace_back(of, targets[1], first, of.maps * (i + 1) / parts_of_maps - first);
   }
-  Tensor dz = Tensor::empty({f == Activation::none ? 0 : parts * of.result()}, dtype_of<T>);
+  Tensor memory = Tensor::empty({parts * of.result()}, dtype_of<T>);
+  T* const of_parts = memory.data<T>();
+  std::vector<const T*> dz(static_cast<std::size_t>(parts));
 
   for (std::int64_t block = 0; block < of.samples; block += parts) {
     const std::int64_t count = std::min(parts, of.samples - block);
-    const T* const before = f == Activation::none ? dy + block * of.result() : dz.data<T>();
-    const auto of_part = [&](std::int64_t i) { return before + i * of.result(); };
     parallel_for(count, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t sample = block + i;
-        if (f != Activation::none) {
-          activation_gradient(f, of.result(), y + sample * of.result(), dy + sample * of.result(),
-                              dz.data<T>() + i * of.result(), false);
-        }
-        images[static_cast<std::size_t>(i)].add(sample, of_part(i));
+        const auto part = static_cast<std::size_t>(i);
+        dz[part] = gradient_of(block + i, of_parts + i * of.result());
+        images[part].add(block + i, dz[part]);
       }
     });
     parallel_for(parts_of_maps, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t part = begin; part < end; ++part) {
         for (std::int64_t i = 0; i < count; ++i) {
-          weights[static_cast<std::size_t>(part)].add(x + (block + i) * of.image(), of_part(i));
+          weights[static_cast<std::size_t>(part)].add(x + (block + i) * of.image(),
+                                                      dz[static_cast<std::size_t>(i)]);
         }
       }
     });
-    for (std::int64_t i = 0; i < count; ++i) bias.add(of_part(i));
+    for (std::int64_t i = 0; i < count; ++i) bias.add(dz[static_cast<std::size_t>(i)]);
   }
   for (const WeightGradient<T>& part : weights) part.store();
   bias.store();
@@ -329,56 +301,65 @@ void convolve_samples_backward(const Convolution& of, const T* x, const T* weigh
 template <class T>
 void convolve(const Convolution& of, const T* x, const T* weight, const T* bias, Activation f,
               T* y) {
-  convolve_samples(of, x, weight, bias, f, y);
+  convolve_samples(of, x, weight, bias, f, [=, &of] { return AllResults<T>(y, of.result()); });
 }
 
 template <class T>
 void convolve_backward(const Convolution& of, const T* x, const T* weight, const T* y, const T* dy,
                        Activation f, const std::array<GradientTarget<T>, 3>& targets) {
-  convolve_samples_backward(of, x, weight, y, dy, f, targets);
+  const std::int64_t each = of.result();
+  convolve_samples_backward(of, x, weight, targets, [=](std::int64_t sample, T* dz) -> const T* {
+    if (f == Activation::none) return dy + sample * each;
+    activation_gradient(f, each, y + sample * each, dy + sample * each, dz, false);
+    return dz;
+  });
+}
+
+bool suits_pooling(const Convolution& of, const Windows& pooling) {
+  for (const WindowAxis& axis : {pooling.deep, pooling.vertical, pooling.horizontal}) {
+    if (axis.stride < axis.reach()) return false;
+  }
+  return of.groups == 1;
 }
 
 template <class T>
-void convolve_transposed(const Convolution& of, const T* x, const T* weight, const T* bias, T* y) {
-  Columns<T> columns(of);
-  for (std::int64_t sample = 0; sample < of.samples; ++sample, x += of.result(), y += of.image()) {
-    columns.multiply_transposed(weight, x);
-    columns.fold(y, false);
-    if (bias != nullptr) {
-      activate_columns(Activation::none, of.channels, of.windows.pixels(), bias, y);
-    }
-  }
+void convolve_and_pool(const Convolution& of, const Windows& pooling, const T* x, const T* weight,
+                       const T* bias, Activation f, T* maxima, std::int32_t* pixels) {
+  convolve_samples(of, x, weight, bias, f, [=, &of, &pooling] {
+    return PooledResults<T>(pooling, of.maps, maxima, pixels);
+  });
 }
 
-// dx (+)= weight · columns of dy, dw (+)= the sum over samples of x · (columns of dy)ᵀ, db (+)= that over samples
-// and pixels of dy.
 template <class T>
-void convolve_transposed_backward(const Convolution& of, const T* x, const T* weight, const T* dy,
-                                  const std::array<GradientTarget<T>, 3>& targets) {
-  const auto [dx, dw, db] = targets;
-  Columns<T> columns(of);
-  BiasGradient<T> bias(db, of.channels, of.windows.pixels());
-  if (dw.data != nullptr && !dw.accumulate) std::fill_n(dw.data, of.maps * of.taps(), T{0});
-  for (std::int64_t sample = 0; sample < of.samples; ++sample) {
-    const T* g = dy + sample * of.image();
-    bias.add(g);
-    if (dx.data == nullptr && dw.data == nullptr) continue;
-    columns.unfold(g);
-    if (dx.data != nullptr) {
-      columns.multiply(weight, dx.data + sample * of.result(), dx.accumulate);
-    }
-    if (dw.data != nullptr) columns.add_products(x + sample * of.result(), dw.data);
-  }
-  bias.store();
+void convolve_and_pool_backward(const Convolution& of, const Windows& pooling, const T* x,
+                                const T* weight, const T* maxima, const std::int32_t* pixels,
+                                const T* gradient, Activation f,
+                                const std::array<GradientTarget<T>, 3>& targets) {
+  const std::int64_t each = of.maps * pooling.count();
+  convolve_samples_backward(
+      of, x, weight, targets, [=, &of, &pooling](std::int64_t sample, T* dz) -> const T* {
+        const std::int64_t first = sample * each;
+        const T* of_maxima = gradient + first;
+        Tensor of_sums;
+        if (f != Activation::none) {
+          of_sums = Tensor::empty({each}, dtype_of<T>);
+          activation_gradient(f, each, maxima + first, of_maxima, of_sums.data<T>(), false);
+          of_maxima = std::as_const(of_sums).template data<T>();
+        }
+        max_unpool(pooling, of.maps, of_maxima, pixels + first, dz, false);
+        return dz;
+      });
 }
 
-#define LOCKSTEP_INSTANTIATE(T)                                                                   \
-  template void convolve<T>(const Convolution&, const T*, const T*, const T*, Activation, T*);    \
-  template void convolve_backward<T>(const Convolution&, const T*, const T*, const T*, const T*,  \
-                                     Activation, const std::array<GradientTarget<T>, 3>&);        \
-  template void convolve_transposed<T>(const Convolution&, const T*, const T*, const T*, T*);     \
-  template void convolve_transposed_backward<T>(const Convolution&, const T*, const T*, const T*, \
-                                                const std::array<GradientTarget<T>, 3>&);
+#define LOCKSTEP_INSTANTIATE(T)                                                                  \
+  template void convolve<T>(const Convolution&, const T*, const T*, const T*, Activation, T*);   \
+  template void convolve_backward<T>(const Convolution&, const T*, const T*, const T*, const T*, \
+                                     Activation, const std::array<GradientTarget<T>, 3>&);       \
+  template void convolve_and_pool<T>(const Convolution&, const Windows&, const T*, const T*,     \
+                                     const T*, Activation, T*, std::int32_t*);                   \
+  template void convolve_and_pool_backward<T>(                                                   \
+      const Convolution&, const Windows&, const T*, const T*, const T*, const std::int32_t*,     \
+      const T*, Activation, const std::array<GradientTarget<T>, 3>&);
 LOCKSTEP_INSTANTIATE(float)
 LOCKSTEP_INSTANTIATE(double)
 #undef LOCKSTEP_INSTANTIATE

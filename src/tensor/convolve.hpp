@@ -37,6 +37,21 @@ template <class T>
 void convolve_backward(const Convolution& of, const T* x, const T* weight, const T* y, const T* dy,
                        Activation f, const std::array<GradientTarget<T>, 3>& targets);
 
+/// Whether the following two can do it: without groups, and with windows of the pooling that do not overlap.
+bool suits_pooling(const Convolution& of, const Windows& pooling);
+
+/// max_pool of each map of y as convolve() gives it, to the bit, where there is memory of one sample of y at a time.
+template <class T>
+void convolve_and_pool(const Convolution& of, const Windows& pooling, const T* x, const T* weight,
+                       const T* bias, Activation f, T* maxima, std::int32_t* pixels);
+
+/// The gradients of x, weight and bias, from that of the maxima.
+template <class T>
+void convolve_and_pool_backward(const Convolution& of, const Windows& pooling, const T* x,
+                                const T* weight, const T* maxima, const std::int32_t* pixels,
+                                const T* gradient, Activation f,
+                                const std::array<GradientTarget<T>, 3>& targets);
+
 /// y = the images of weightᵀ · x, plus bias
 template <class T>
 void convolve_transposed(const Convolution& of, const T* x, const T* weight, const T* bias, T* y);

@@ -70,22 +70,34 @@ Operand<T> part(const Operand<T>& x, std::int64_t lane, std::int64_t l) {
   return {x.first + row * x.leading + column, x.leading, x.rows_are_lanes};
 }
 
+// What is used by few slivers of the other is not worth packing.
+constexpr std::int64_t few_slivers = 2;
+
 template <class T>
 void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_t k,
               const Operand<T>& a, const Operand<T>& b, Result<T> c) {
+  const bool packs_a = n > few_slivers * tiles.columns;
+  const bool packs_b = b.rows_are_lanes || m > few_slivers * tiles.rows;
   const std::int64_t longest = block_length(k);
   const std::int64_t wanted = std::min(whole(m, tiles.rows), most_rows);
-  Packed<T> packed(wanted * longest);
+  Packed<T> packed(packs_a ? wanted * longest : 0);
   T* const packed_a = packed.data();
-  const std::int64_t most = packed.size() / longest / tiles.rows * tiles.rows;
-  // What is used once is not worth packing.
-  const bool in_place = m <= tiles.rows && !b.rows_are_lanes;
+  const std::int64_t most = packs_a ? packed.size() / longest / tiles.rows * tiles.rows : m;
 
   for (std::int64_t row = 0; row < m; row += most) {
     const std::int64_t height = std::min(most, m - row);
     for (std::int64_t l = 0; l < k; l += longest) {
       const std::int64_t depth = std::min(longest, k - l);
-      tiles.pack_rows(part(a, row, l), height, depth, packed_a);
+      const Operand<T> rows = part(a, row, l);
+      if (packs_a) tiles.pack_rows(rows, height, depth, packed_a);
+      const auto multiply_sliver = [&](std::int64_t width, const T* of_b, std::int64_t leading,
+                                       const Result<T>& to) {
+        if (packs_a) {
+          tiles.multiply(height, width, depth, packed_a, of_b, leading, to);
+        } else {
+          tiles.multiply_in_place(height, width, depth, rows, of_b, leading, to);
+        }
+      };
       const auto multiply_slivers = [&](std::int64_t first, std::int64_t last) {
         alignas(64) T packed_b[widest_sliver<T> * longest_block];
         for (std::int64_t column = first * tiles.columns;
@@ -94,11 +106,12 @@ void multiply(const Tiles<T>& tiles, std::int64_t m, std::int64_t n, std::int64_
           const Operand<T> sliver = part(b, column, l);
           const Result<T> to{c.first + row * c.row_step + column * c.column_step, c.row_step,
                              c.column_step, c.add || l > 0};
-          if (in_place && width == tiles.columns) {
-            tiles.multiply(height, width, depth, packed_a, sliver.first, sliver.leading, to);
+          const bool whole_vectors = 2 * width % tiles.columns == 0;
+          if (!packs_b && whole_vectors) {
+            multiply_sliver(width, sliver.first, sliver.leading, to);
           } else {
             tiles.pack_columns(sliver, width, depth, packed_b);
-            tiles.multiply(height, width, depth, packed_a, packed_b, tiles.columns, to);
+            multiply_sliver(width, packed_b, tiles.columns, to);
           }
         }
       };

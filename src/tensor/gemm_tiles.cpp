@@ -3,6 +3,9 @@
 // here may come from a header that others include: the linker keeps one copy of what is inline, for all.
 #include "tensor/gemm_tiles.hpp"
 
+#include <type_traits>
+#include <utility>
+
 #ifdef __SSE2__
 #include <immintrin.h>
 #endif
@@ -16,11 +19,12 @@ constexpr int lanes = LOCKSTEP_VECTOR / static_cast<int>(sizeof(T));
 template <class T>
 constexpr int columns = 2 * lanes<T>;
 
-template <class T>
+template <class T, int n = lanes<T>>
 struct Simd {
-  typedef T Vector __attribute__((vector_size(LOCKSTEP_VECTOR)));
+  static constexpr int bytes = n * static_cast<int>(sizeof(T));
+  typedef T Vector __attribute__((vector_size(bytes)));
   // Wherever it is in memory.
-  typedef T Loose __attribute__((vector_size(LOCKSTEP_VECTOR), aligned(alignof(T)), may_alias));
+  typedef T Loose __attribute__((vector_size(bytes), aligned(alignof(T)), may_alias));
 
   static Vector load(const T* from) { return *reinterpret_cast<const Loose*>(from); }
   static void store(Vector vector, T* to) { *reinterpret_cast<Loose*>(to) = vector; }
@@ -41,67 +45,84 @@ Vector fused(Vector a, Vector b, Vector c) {
 }
 #endif
 
-// Blocks of these extents are transposed in registers: to[l · stride + lane] = from[lane · leading + l].
-template <class T>
-constexpr std::int64_t square = 16 / static_cast<std::int64_t>(sizeof(T));
-
-#ifdef __SSE2__
-void transpose_square(const float* from, std::int64_t leading, float* to, std::int64_t stride) {
-  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + leading);
-  __m128 c = _mm_loadu_ps(from + 2 * leading), d = _mm_loadu_ps(from + 3 * leading);
-  _MM_TRANSPOSE4_PS(a, b, c, d);
-  _mm_storeu_ps(to, a);
-  _mm_storeu_ps(to + stride, b);
-  _mm_storeu_ps(to + 2 * stride, c);
-  _mm_storeu_ps(to + 3 * stride, d);
+// Of the rows a and b of a square, which are `step` apart: the one half of the squares of 2 · step that they are in, and the
+// other, transposed.
+template <int step, class Vector, int... i>
+void exchange(Vector& a, Vector& b, std::integer_sequence<int, i...>) {
+  constexpr int n = sizeof...(i);
+  const Vector first = __builtin_shufflevector(a, b, ((i & step) == 0 ? i : i - step + n)...);
+  b = __builtin_shufflevector(a, b, ((i & step) == 0 ? i + step : i + n)...);
+  a = first;
 }
 
-void transpose_square(const double* from, std::int64_t leading, double* to, std::int64_t stride) {
-  const __m128d a = _mm_loadu_pd(from), b = _mm_loadu_pd(from + leading);
-  _mm_storeu_pd(to, _mm_unpacklo_pd(a, b));
-  _mm_storeu_pd(to + stride, _mm_unpackhi_pd(a, b));
-}
-#else
-template <class T>
+// to[l · stride + lane] = from[lane · leading + l] of n lanes and n of l, in registers.
+template <class T, int n>
 void transpose_square(const T* from, std::int64_t leading, T* to, std::int64_t stride) {
-  for (std::int64_t l = 0; l < square<T>; ++l) {
-    for (std::int64_t lane = 0; lane < square<T>; ++lane) {
-      to[l * stride + lane] = from[lane * leading + l];
+  using Row = Simd<T, n>;
+  typename Row::Vector rows_of_square[n];
+#pragma GCC unroll 16
+  for (int lane = 0; lane < n; ++lane) rows_of_square[lane] = Row::load(from + lane * leading);
+  const auto exchange_all = [&]<int step>(std::integral_constant<int, step>) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < n; ++lane) {
+      if ((lane & step) != 0) continue;
+      exchange<step>(rows_of_square[lane], rows_of_square[lane + step],
+                     std::make_integer_sequence<int, n>());
     }
+  };
+  if constexpr (n > 1) exchange_all(std::integral_constant<int, 1>());
+  if constexpr (n > 2) exchange_all(std::integral_constant<int, 2>());
+  if constexpr (n > 4) exchange_all(std::integral_constant<int, 4>());
+  if constexpr (n > 8) exchange_all(std::integral_constant<int, 8>());
+#pragma GCC unroll 16
+  for (int l = 0; l < n; ++l) Row::store(rows_of_square[l], to + l * stride);
+}
+
+// Transposes whole squares of n lanes, and then of fewer, and returns the first lane that is left.
+template <class T, int n, int width>
+std::int64_t transpose_lanes(Operand<T> x, std::int64_t lane, std::int64_t valid,
+                             std::int64_t depth, T* to) {
+  if constexpr (n == 1) {
+    return lane;
+  } else {
+    for (; lane + n <= valid; lane += n) {
+      const T* const from = x.first + lane * x.leading;
+      std::int64_t l = 0;
+      for (; l + n <= depth; l += n) {
+        transpose_square<T, n>(from + l, x.leading, to + l * width + lane, width);
+      }
+      for (; l < depth; ++l) {
+        for (int i = 0; i < n; ++i) to[l * width + lane + i] = from[i * x.leading + l];
+      }
+    }
+    return transpose_lanes<T, n / 2, width>(x, lane, valid, depth, to);
   }
 }
-#endif
 
 // One sliver of `width` lanes, of which there are `valid`: element (lane, l) at to[l · width + lane].
 template <class T, int width>
 void pack_sliver(Operand<T> x, std::int64_t valid, std::int64_t depth, T* to) {
   const T* const from = x.first;
-  if (!x.rows_are_lanes) {
+  const std::int64_t whole_vectors = (valid + lanes<T> - 1) / lanes<T> * lanes<T>;
+  const std::int64_t read = whole_vectors < width ? whole_vectors : width;
+  if (x.rows_are_lanes) {
+    const std::int64_t transposed = transpose_lanes<T, lanes<T>, width>(x, 0, valid, depth, to);
+    if (transposed == read) return;
     for (std::int64_t l = 0; l < depth; ++l) {
-      const T* const row = from + l * x.leading;
       T* const out = to + l * width;
-      if (valid == width) {
-        for (int lane = 0; lane < width; ++lane) out[lane] = row[lane];
-      } else {
-        for (int lane = 0; lane < width; ++lane) out[lane] = lane < valid ? row[lane] : T{0};
-      }
+      if (transposed < valid) out[transposed] = from[transposed * x.leading + l];
+      for (std::int64_t lane = valid; lane < read; ++lane) out[lane] = T{0};
     }
     return;
   }
-  std::int64_t lane = 0;
-  for (; lane + square<T> <= valid; lane += square<T>) {
-    std::int64_t l = 0;
-    for (; l + square<T> <= depth; l += square<T>) {
-      transpose_square(from + lane * x.leading + l, x.leading, to + l * width + lane, width);
-    }
-    for (; l < depth; ++l) {
-      for (int i = 0; i < square<T>; ++i)
-        to[l * width + lane + i] = from[(lane + i) * x.leading + l];
-    }
-  }
-  for (; lane < width; ++lane) {
-    for (std::int64_t l = 0; l < depth; ++l) {
-      to[l * width + lane] = lane < valid ? from[lane * x.leading + l] : T{0};
+  for (std::int64_t l = 0; l < depth; ++l) {
+    const T* const row = from + l * x.leading;
+    T* const out = to + l * width;
+    if (valid == width) {
+      for (int lane = 0; lane < width; ++lane) out[lane] = row[lane];
+    } else {
+      for (std::int64_t lane = 0; lane < valid; ++lane) out[lane] = row[lane];
+      for (std::int64_t lane = valid; lane < read; ++lane) out[lane] = T{0};
     }
   }
 }
@@ -115,6 +136,31 @@ void pack(Operand<T> x, std::int64_t count, std::int64_t depth, T* packed) {
                           left < width ? left : width, depth, packed);
   }
 }
+
+// Rows of A as pack_rows() gives them.
+template <class T>
+struct PackedLanes {
+  const T* first;
+
+  T operator[](int lane) const { return first[lane]; }
+  void next() { first += rows; }
+  PackedLanes sliver(std::int64_t sliver, std::int64_t depth) const {
+    return {first + sliver * rows * depth};
+  }
+};
+
+// Rows of A where they are.
+template <class T>
+struct LanesInPlace {
+  const T* first;
+  std::int64_t lane_step, step;
+
+  T operator[](int lane) const { return first[lane * lane_step]; }
+  void next() { first += step; }
+  LanesInPlace sliver(std::int64_t sliver, std::int64_t) const {
+    return {first + sliver * rows * lane_step, lane_step, step};
+  }
+};
 
 template <class T>
 struct EvenRows {
@@ -145,11 +191,11 @@ template <class T>
 }
 
 // `height` rows of C, of one vector or two.
-template <class T, int height, int vectors, class Rows>
-void tile(std::int64_t n, std::int64_t depth, const T* a, Rows b, Result<T> c) {
+template <class T, int height, int vectors, class Lanes, class Rows>
+void tile(std::int64_t n, std::int64_t depth, Lanes a, Rows b, Result<T> c) {
   using Vector = typename Simd<T>::Vector;
   Vector sums[height][vectors] = {};
-  for (std::int64_t l = 0; l < depth; ++l, a += rows) {
+  for (std::int64_t l = 0; l < depth; ++l, a.next()) {
     Vector row[vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) row[v] = Simd<T>::load(b[l] + v * lanes<T>);
@@ -182,24 +228,23 @@ void tile(std::int64_t n, std::int64_t depth, const T* a, Rows b, Result<T> c) {
 }
 
 // The tile of so many rows.
-template <class T, int vectors, int height = rows, class Rows>
-void tile_of(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, Rows b, Result<T> c) {
+template <class T, int vectors, int height = rows, class Lanes, class Rows>
+void tile_of(std::int64_t m, std::int64_t n, std::int64_t depth, Lanes a, Rows b, Result<T> c) {
   if constexpr (height > 1) {
     if (m < height) return tile_of<T, vectors, height - 1>(m, n, depth, a, b, c);
   }
   tile<T, height, vectors>(n, depth, a, b, c);
 }
 
-template <class T, class Rows>
-void multiply_by(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, Rows b,
-                 Result<T> c) {
-  for (std::int64_t row = 0; row < m; row += rows) {
+template <class T, class Lanes, class Rows>
+void multiply_by(std::int64_t m, std::int64_t n, std::int64_t depth, Lanes a, Rows b, Result<T> c) {
+  for (std::int64_t sliver = 0; sliver * rows < m; ++sliver) {
+    const std::int64_t left = m - sliver * rows;
     if (n > lanes<T>) {
-      tile_of<T, 2>(m - row, n, depth, a, b, c);
+      tile_of<T, 2>(left, n, depth, a.sliver(sliver, depth), b, c);
     } else {
-      tile_of<T, 1>(m - row, n, depth, a, b, c);
+      tile_of<T, 1>(left, n, depth, a.sliver(sliver, depth), b, c);
     }
-    a += rows * depth;
     c.first += rows * c.row_step;
   }
 }
@@ -207,20 +252,29 @@ void multiply_by(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a,
 template <class T>
 void multiply(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, const T* b,
               std::int64_t leading_b, Result<T> c) {
-  multiply_by(m, n, depth, a, EvenRows<T>{b, leading_b}, c);
+  multiply_by(m, n, depth, PackedLanes<T>{a}, EvenRows<T>{b, leading_b}, c);
+}
+
+template <class T>
+void multiply_in_place(std::int64_t m, std::int64_t n, std::int64_t depth, Operand<T> a, const T* b,
+                       std::int64_t leading_b, Result<T> c) {
+  const std::int64_t lane_step = a.rows_are_lanes ? a.leading : 1;
+  const std::int64_t step = a.rows_are_lanes ? 1 : a.leading;
+  multiply_by(m, n, depth, LanesInPlace<T>{a.first, lane_step, step}, EvenRows<T>{b, leading_b}, c);
 }
 
 template <class T>
 void multiply_rows(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, const T* b,
                    const std::int64_t* rows_of_b, Result<T> c) {
-  multiply_by(m, n, depth, a, ScatteredRows<T>{b, rows_of_b}, c);
+  multiply_by(m, n, depth, PackedLanes<T>{a}, ScatteredRows<T>{b, rows_of_b}, c);
 }
 
 }  // namespace
 
 template <class T>
 Tiles<T> LOCKSTEP_TILES() {
-  return {rows, columns<T>, pack<T, rows>, pack<T, columns<T>>, multiply<T>, multiply_rows<T>};
+  return {rows,        columns<T>,           pack<T, rows>,   pack<T, columns<T>>,
+          multiply<T>, multiply_in_place<T>, multiply_rows<T>};
 }
 template Tiles<float> LOCKSTEP_TILES();
 template Tiles<double> LOCKSTEP_TILES();

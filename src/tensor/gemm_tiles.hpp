@@ -22,7 +22,7 @@ struct Result {
 };
 
 /// What one instruction set makes of blocks of matrices. Block A is packed in slivers of `rows`, and
-/// block B of `columns` lanes; what is missing in the last sliver is 0. Rows of B are read up to the next whole vector.
+/// block B of `columns` lanes. Rows of B are read up to the next whole vector, and packed with zeros up to there.
 ///
 /// An element of C is a sum over l in ascending order, each product added by a fused multiply-add where
 /// the instruction set has one. So its bits depend neither on the sizes of tiles nor on the place of the
@@ -37,7 +37,10 @@ struct Tiles {
   /// apart.
   void (*multiply)(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, const T* b,
                    std::int64_t leading_b, Result<T> c);
-  /// The same of a B whose row l begins at b[rows_of_b[l]].
+  /// The same of an A that is not packed.
+  void (*multiply_in_place)(std::int64_t m, std::int64_t n, std::int64_t depth, Operand<T> a,
+                            const T* b, std::int64_t leading_b, Result<T> c);
+  /// The same, with A packed, of a B whose row l begins at b[rows_of_b[l]].
   void (*multiply_rows)(std::int64_t m, std::int64_t n, std::int64_t depth, const T* a, const T* b,
                         const std::int64_t* rows_of_b, Result<T> c);
 };

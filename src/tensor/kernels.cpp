@@ -64,6 +64,23 @@ void scale(std::int64_t n, T factor, T* x) {
 
 namespace {
 
+// Of n ≥ 1 numbers; NaN where all are, and where some are, NaN or the largest of the others.
+template <class T>
+T maximum(std::int64_t n, const T* x) {
+  constexpr std::int64_t lanes = 64 / static_cast<std::int64_t>(sizeof(T));
+  T largest[lanes];
+  std::fill_n(largest, lanes, x[0]);
+  const auto compare = [&](std::int64_t lane, T number) {
+    largest[lane] = number > largest[lane] ? number : largest[lane];
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (std::int64_t lane = 0; lane < lanes; ++lane) compare(lane, x[i + lane]);
+  }
+  for (std::int64_t lane = 0; i < n; ++i, ++lane) compare(lane, x[i]);
+  return *std::max_element(largest, largest + lanes);
+}
+
 template <class T>
 struct Exponentials {
   T largest, sum;
@@ -72,7 +89,7 @@ struct Exponentials {
 // y = exp(x - the largest x), of a row.
 template <class T>
 Exponentials<T> exponentials(std::int64_t length, const T* x, T* y) {
-  const T largest = *std::max_element(x, x + length);
+  const T largest = maximum(length, x);
   map<T>(
       length, y, false, [largest](Vector<T> v) { return exponential<T>(v - largest); }, x);
   return {largest, static_cast<T>(sum(length, y))};

@@ -1,7 +1,9 @@
 #include "tensor/pooling.hpp"
 
 #include <algorithm>
-#include <array>
+#include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace lockstep::kernels {
@@ -17,16 +19,64 @@ bool are_halves(const Windows& windows) {
          halves(windows.horizontal);
 }
 
-// Windows of a row that are looked at together, in loops that compilers make vectors of.
-constexpr std::int64_t lanes = 16;
+template <class T, int n>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(n * sizeof(T))));
+};
+template <class T, int n>
+using Lanes = typename VectorOf<T, n>::Type;
 
-template <class T>
-using Lanes = std::array<T, static_cast<std::size_t>(lanes)>;
+template <class Vector, class T>
+Vector load(const T* from) {
+  Vector vector;
+  std::memcpy(&vector, from, sizeof(vector));
+  return vector;
+}
+template <class Vector, class T>
+void store(const Vector& vector, T* to) {
+  std::memcpy(to, &vector, sizeof(vector));
+}
 
-// Their pixels.
-template <class T>
+// Of 2n numbers, as two vectors since compilers are bad at longer ones than the processor has: the even or odd ones.
+template <int odd, class Vector, int... i>
+Vector every_other(Vector first, Vector second, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(first, second, 2 * i + odd...);
+}
+// From number `begin` on, those of two vectors in turns.
+template <int begin, class Vector, int... i>
+Vector in_turns(Vector even, Vector odd, std::integer_sequence<int, i...>) {
+  constexpr int n = sizeof...(i);
+  return __builtin_shufflevector(even, odd, ((begin + i) % 2 * n + (begin + i) / 2)...);
+}
+
+// Of n windows in a row the pixels, or their gradients.
+template <class T, int n>
 struct Block {
-  Lanes<T> top_left, top_right, bottom_left, bottom_right;
+  using Vector = Lanes<T, n>;
+  Vector top_left, top_right, bottom_left, bottom_right;
+
+  Block() = default;
+  Block(const T* top, const T* bottom) {
+    read(top, top_left, top_right);
+    read(bottom, bottom_left, bottom_right);
+  }
+  void write(T* top, T* bottom) const {
+    write(top_left, top_right, top);
+    write(bottom_left, bottom_right, bottom);
+  }
+
+ private:
+  static constexpr std::make_integer_sequence<int, n> lanes{};
+
+  static void read(const T* row, Vector& left, Vector& right) {
+    const auto first = load<Vector>(row), second = load<Vector>(row + n);
+    left = every_other<0>(first, second, lanes);
+    right = every_other<1>(first, second, lanes);
+  }
+  static void write(const Vector& left, const Vector& right, T* row) {
+    store(in_turns<0>(left, right, lanes), row);
+    store(in_turns<n>(left, right, lanes), row + n);
+  }
 };
 
 struct Halves {
@@ -38,121 +88,114 @@ struct Halves {
         rows(channels * windows.vertical.count()),
         rows_of_channel(windows.vertical.count()) {}
 
-  // Calls f(first window, its pixel, that in its channel, number of windows) for each block.
-  template <class F>
+  // Calls f(first window, its pixel, that in its channel, number of windows) for each block of up to n. The last one of a
+  // row comes first, so that what is written beyond the row is overwritten by what belongs there.
+  template <int n, class F>
   void for_each_block(F f) const {
     for (std::int64_t row = 0; row < rows; ++row) {
-      for (std::int64_t i = 0; i < width; i += lanes) {
+      for (std::int64_t i = (width - 1) / n * n; i >= 0; i -= n) {
         f(row * width + i, 4 * row * width + 2 * i,
           static_cast<std::int32_t>(4 * (row % rows_of_channel) * width + 2 * i),
-          std::min(lanes, width - i));
+          std::min<std::int64_t>(n, width - i));
       }
     }
   }
-  // Whether a block has room for windows that are not its own, up to the next rows.
-  bool has_room(std::int64_t window) const { return window + 2 * lanes + width <= rows * width; }
+  // Whether a block of n is inside, with what is not its own.
+  bool has_room(std::int64_t window, std::int64_t n) const {
+    return window + n + width <= rows * width;
+  }
+  // Calls f(as many windows of T as a block should have), a constant.
+  template <class T, class F>
+  void with_block(F f) const {
+    constexpr int most = 64 / sizeof(T);
+    if (width <= most / 2) return f(std::integral_constant<int, most / 2>());
+    f(std::integral_constant<int, most>());
+  }
 };
 
-template <class T>
-void load(const T* top, std::int64_t row, std::int64_t count, Block<T>& block) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto lane = static_cast<std::size_t>(i);
-    block.top_left[lane] = top[2 * i];
-    block.top_right[lane] = top[2 * i + 1];
-    block.bottom_left[lane] = top[row + 2 * i];
-    block.bottom_right[lane] = top[row + 2 * i + 1];
-  }
+// 0, 2, 4 …
+template <int n>
+Lanes<std::int32_t, n> even_numbers() {
+  Lanes<std::int32_t, n> numbers;
+  for (int i = 0; i < n; ++i) numbers[i] = 2 * i;
+  return numbers;
 }
 
-template <class T>
-void find_maxima(const Block<T>& block, std::int32_t first, std::int32_t row, T* maxima,
+template <class T, int n>
+void find_maxima(const Block<T, n>& block, std::int32_t first, std::int32_t row, T* maxima,
                  std::int32_t* pixels) {
-  for (std::size_t i = 0; i < block.top_left.size(); ++i) {
-    T largest = block.top_left[i];
-    std::int32_t pixel = 0;
-    const auto compare = [&](T value, std::int32_t other) {
-      const bool larger = (value > largest) | (value != value);
-      largest = larger ? value : largest;
-      pixel = larger ? other : pixel;
-    };
-    compare(block.top_right[i], 1);
-    compare(block.bottom_left[i], row);
-    compare(block.bottom_right[i], row + 1);
-    maxima[i] = largest;
-    pixels[i] = first + 2 * static_cast<std::int32_t>(i) + pixel;
-  }
+  using Pixels = Lanes<std::int32_t, n>;
+  Lanes<T, n> largest = block.top_left;
+  Pixels pixel{};
+  const auto compare = [&](Lanes<T, n> values, std::int32_t other) {
+    const auto larger = (values > largest) | (values != values);
+    largest = larger ? values : largest;
+    pixel = __builtin_convertvector(larger, Pixels) ? other + Pixels{} : pixel;
+  };
+  compare(block.top_right, 1);
+  compare(block.bottom_left, row);
+  compare(block.bottom_right, row + 1);
+  store(largest, maxima);
+  store(first + even_numbers<n>() + pixel, pixels);
 }
 
-template <class T>
+template <class T, int n>
 void pool_halves(const Halves& halves, const T* image, T* maxima, std::int32_t* pixels) {
   const std::int64_t row = 2 * halves.width;
-  Block<T> block{};
-  Lanes<T> largest;
-  Lanes<std::int32_t> where;
-  halves.for_each_block([&](std::int64_t window, std::int64_t pixel, std::int32_t in_channel,
-                            std::int64_t count) {
-    const bool whole = halves.has_room(window);
-    // Of constant length: what is too much is overwritten by the next row.
-    if (whole) {
-      load(image + pixel, row, lanes, block);
-      find_maxima(block, in_channel, static_cast<std::int32_t>(row), maxima + window,
-                  pixels + window);
-      return;
-    }
-    load(image + pixel, row, count, block);
-    find_maxima(block, in_channel, static_cast<std::int32_t>(row), largest.data(), where.data());
-    std::copy_n(largest.data(), count, maxima + window);
-    std::copy_n(where.data(), count, pixels + window);
-  });
+  const auto row_in_channel = static_cast<std::int32_t>(row);
+  halves.for_each_block<n>(
+      [&](std::int64_t window, std::int64_t pixel, std::int32_t in_channel, std::int64_t count) {
+        const T* const top = image + pixel;
+        if (halves.has_room(window, n)) {
+          find_maxima(Block<T, n>(top, top + row), in_channel, row_in_channel, maxima + window,
+                      pixels + window);
+          return;
+        }
+        T upper[2 * n] = {}, lower[2 * n] = {}, largest[n];
+        std::int32_t where[n];
+        std::copy_n(top, 2 * count, upper);
+        std::copy_n(top + row, 2 * count, lower);
+        find_maxima(Block<T, n>(upper, lower), in_channel, row_in_channel, largest, where);
+        std::copy_n(largest, count, maxima + window);
+        std::copy_n(where, count, pixels + window);
+      });
 }
 
-template <class T>
-void find_gradients(const T* maxima, const std::int32_t* pixels, std::int32_t first,
-                    std::int32_t row, Block<T>& block) {
-  for (std::size_t i = 0; i < block.top_left.size(); ++i) {
-    const std::int32_t where = pixels[i] - first - 2 * static_cast<std::int32_t>(i);
-    const T value = maxima[i];
-    block.top_left[i] = where == 0 ? value : 0;
-    block.top_right[i] = where == 1 ? value : 0;
-    block.bottom_left[i] = where == row ? value : 0;
-    block.bottom_right[i] = where == row + 1 ? value : 0;
-  }
+template <class T, int n>
+Block<T, n> gradients(const T* maxima, const std::int32_t* pixels, std::int32_t first,
+                      std::int32_t row) {
+  const auto values = load<Lanes<T, n>>(maxima);
+  const auto where = load<Lanes<std::int32_t, n>>(pixels) - first - even_numbers<n>();
+  const auto at = [&](std::int32_t pixel) {
+    using Truths = decltype(values > values);
+    return __builtin_convertvector(where == pixel, Truths) ? values : Lanes<T, n>{};
+  };
+  Block<T, n> block;
+  block.top_left = at(0), block.top_right = at(1);
+  block.bottom_left = at(row), block.bottom_right = at(row + 1);
+  return block;
 }
 
-template <class T>
-void store(const Block<T>& block, std::int64_t row, std::int64_t count, T* top) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    top[2 * i] = block.top_left[static_cast<std::size_t>(i)];
-    top[2 * i + 1] = block.top_right[static_cast<std::size_t>(i)];
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    top[row + 2 * i] = block.bottom_left[static_cast<std::size_t>(i)];
-    top[row + 2 * i + 1] = block.bottom_right[static_cast<std::size_t>(i)];
-  }
-}
-
-template <class T>
+template <class T, int n>
 void unpool_halves(const Halves& halves, const T* maxima, const std::int32_t* pixels, T* image) {
   const std::int64_t row = 2 * halves.width;
-  Block<T> block;
-  Lanes<T> values{};
-  Lanes<std::int32_t> where{};
-  halves.for_each_block([&](std::int64_t window, std::int64_t pixel, std::int32_t in_channel,
-                            std::int64_t count) {
-    // What is too much of the upper row must not reach what is there of the lower one already.
-    const bool whole = halves.has_room(window) && (count == lanes || halves.width < lanes);
-    if (!whole) {
-      std::copy_n(maxima + window, count, values.data());
-      std::copy_n(pixels + window, count, where.data());
-    }
-    find_gradients(whole ? maxima + window : values.data(), whole ? pixels + window : where.data(),
-                   in_channel, static_cast<std::int32_t>(row), block);
-    if (whole) {
-      store(block, row, lanes, image + pixel);
-    } else {
-      store(block, row, count, image + pixel);
-    }
-  });
+  const auto row_in_channel = static_cast<std::int32_t>(row);
+  halves.for_each_block<n>(
+      [&](std::int64_t window, std::int64_t pixel, std::int32_t in_channel, std::int64_t count) {
+        T* const top = image + pixel;
+        if (halves.has_room(window, n)) {
+          gradients<T, n>(maxima + window, pixels + window, in_channel, row_in_channel)
+              .write(top, top + row);
+          return;
+        }
+        T values[n] = {}, upper[2 * n], lower[2 * n];
+        std::int32_t where[n] = {};
+        std::copy_n(maxima + window, count, values);
+        std::copy_n(pixels + window, count, where);
+        gradients<T, n>(values, where, in_channel, row_in_channel).write(upper, lower);
+        std::copy_n(upper, 2 * count, top);
+        std::copy_n(lower, 2 * count, top + row);
+      });
 }
 
 // Calls f(first window of a row, those of the row that see the image, channel, pixel of the first one,
@@ -202,7 +245,11 @@ void pool_tap(WindowAxis::Range windows, const T* image, std::int64_t pixel, std
 template <class T>
 void max_pool(const Windows& windows, std::int64_t channels, const T* image, T* maxima,
               std::int32_t* pixels) {
-  if (are_halves(windows)) return pool_halves(Halves(windows, channels), image, maxima, pixels);
+  if (are_halves(windows)) {
+    const Halves halves(windows, channels);
+    return halves.with_block<T>(
+        [&](auto n) { pool_halves<T, n()>(halves, image, maxima, pixels); });
+  }
   std::fill_n(pixels, channels * windows.count(), none);
   for_each_tap(windows, channels,
                [=](std::int64_t window, WindowAxis::Range range, std::int64_t channel,
@@ -216,7 +263,9 @@ template <class T>
 void max_unpool(const Windows& windows, std::int64_t channels, const T* maxima,
                 const std::int32_t* pixels, T* image, bool accumulate) {
   if (are_halves(windows) && !accumulate) {
-    return unpool_halves(Halves(windows, channels), maxima, pixels, image);
+    const Halves halves(windows, channels);
+    return halves.with_block<T>(
+        [&](auto n) { unpool_halves<T, n()>(halves, maxima, pixels, image); });
   }
   const std::int64_t count = windows.count();
   for (std::int64_t channel = 0; channel < channels; ++channel) {

@@ -25,19 +25,24 @@ void store(Vector<C> vector, T* to, Count count = {}) {
   for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = static_cast<T>(numbers[lane]);
 }
 
-/// y[i] (+)= f(x[i]...), of vectors of numbers of type C. The last ones, which do not fill a vector, take the same
-/// path as all others. y may be x.
+/// f(i, count) of each vector of `count` numbers of type C, of n, that begins at i. The last ones, which do not fill a
+/// vector, take the same path as all others.
+template <class C, class F>
+void for_each_vector(std::int64_t n, F f) {
+  constexpr std::integral_constant<std::int64_t, width<C>> whole;
+  std::int64_t i = 0;
+  for (; i + whole <= n; i += whole) f(i, whole);
+  if (i < n) f(i, n - i);
+}
+
+/// y[i] (+)= f(x[i]...), of vectors of numbers of type C. y may be x.
 template <class C, class T, class F, class... X>
 void map(std::int64_t n, T* y, bool accumulate, F f, const X*... x) {
-  const auto at = [&](std::int64_t i, auto count) {
+  for_each_vector<C>(n, [&](std::int64_t i, auto count) {
     Vector<C> result = f(load<C>(x + i, count)...);
     if (accumulate) result += load<C>(y + i, count);
     store<C>(result, y + i, count);
-  };
-  constexpr std::integral_constant<std::int64_t, width<C>> whole;
-  std::int64_t i = 0;
-  for (; i + whole <= n; i += whole) at(i, whole);
-  if (i < n) at(i, n - i);
+  });
 }
 
 }  // namespace lockstep::kernels

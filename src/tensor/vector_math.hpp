@@ -90,9 +90,14 @@ inline Vector<double> head_of(Vector<double> x) {
 
 /// NaN stays NaN.
 template <class T>
+Vector<T> at_least(Vector<T> x, T limit) {
+  return x < limit ? limit + Vector<T>{} : x;
+}
+
+/// NaN stays NaN.
+template <class T>
 Vector<T> within(Vector<T> x, T limit) {
-  x = x > limit ? limit + Vector<T>{} : x;
-  return x < -limit ? -limit + Vector<T>{} : x;
+  return at_least<T>(x > limit ? limit + Vector<T>{} : x, -limit);
 }
 
 /// What is smaller than any normal number becomes 0.
@@ -126,12 +131,12 @@ Split<T> add(Vector<T> a, Vector<T> b) {
   return {sum, (a - (sum - of_b)) + (b - of_b)};
 }
 
-/// e^r - 1 by its Taylor polynomial, of a degree whose error is far below what T resolves.
-template <class T>
+/// e^r - 1 by its Taylor polynomial, of a degree whose error is far below what `Result` resolves.
+template <class T, class Result = T>
 Split<T> exp_minus_one(Vector<T> r) {
   const auto over = [](double factorial) { return static_cast<T>(1 / factorial); };
   Vector<T> q{};
-  if constexpr (sizeof(T) == 8) {
+  if constexpr (sizeof(Result) == 8) {
     q = over(479001600) + r * over(6227020800);
     q = over(39916800) + r * q;
     q = over(3628800) + r * q;
@@ -247,8 +252,28 @@ struct Tail<double> {
 
 }  // namespace detail
 
-/// Beyond which Φ(-x) and φ(x) are 0.
-constexpr double normal_limit = 40;
+/// Beyond which Φ(-x) and φ(x) are 0 as T.
+template <class T>
+constexpr double normal_limit = sizeof(T) == 8 ? 40 : 15;
+
+namespace detail {
+
+/// e^(-x²/2) of 0 ≤ x ≤ normal_limit<T>, for a result of type T.
+template <class T>
+Vector<double> bell(Vector<double> x) {
+  if constexpr (sizeof(T) == 8) {
+    // The square as two numbers, the first of which is exact.
+    const Vector<double> head = head_of(x);
+    Reduced<double> reduced(head * head * -0.5);
+    reduced.r -= (x - head) * (x + head) * 0.5;
+    return exponential<double>(reduced);
+  } else {
+    const Reduced<double> reduced(x * x * -0.5);
+    return (1 + exp_minus_one<double, T>(reduced.r).high) * power_of_two<double>(reduced.k);
+  }
+}
+
+}  // namespace detail
 
 /// Φ(x) and φ(x) of the normal distribution, for a result of type T.
 struct Normal {
@@ -256,12 +281,8 @@ struct Normal {
 };
 template <class T>
 Normal normal(Vector<double> x) {
-  const Vector<double> size = detail::absolute<double>(detail::within<double>(x, normal_limit));
-  // -x²/2 as two numbers, the first of which is exact.
-  const Vector<double> head = detail::head_of(size);
-  detail::Reduced<double> reduced(head * head * -0.5);
-  reduced.r -= (size - head) * (size + head) * 0.5;
-  const Vector<double> power = detail::exponential<double>(reduced);
+  const Vector<double> size = detail::absolute<double>(detail::within<double>(x, normal_limit<T>));
+  const Vector<double> power = detail::bell<T>(size);
 
   using Tail = detail::Tail<T>;
   constexpr double last = (Tail::end + 4) / Tail::end;
@@ -273,19 +294,6 @@ Normal normal(Vector<double> x) {
   const Vector<double> tail =
       detail::flushed<double>(series * inverse * power, std::numeric_limits<T>::min());
   return {x < 0 ? tail : 1 - tail, power * (std::numbers::inv_sqrtpi / std::numbers::sqrt2)};
-}
-
-/// x · Φ(x), for a result of type T.
-template <class T>
-Vector<double> gelu(Vector<double> x) {
-  return (x < -normal_limit ? -normal_limit + Vector<double>{} : x) * normal<T>(x).distribution;
-}
-
-/// The derivative of x · Φ(x), for a result of type T.
-template <class T>
-Vector<double> gelu_slope(Vector<double> x) {
-  const Normal at = normal<T>(x);
-  return at.distribution + detail::within<double>(x, normal_limit) * at.density;
 }
 
 /// ln x, as k · ln 2 + 2 artanh((m - 1) / (m + 1)) by its Taylor series, with x = m · 2^k and √½ ≤ m < √2.

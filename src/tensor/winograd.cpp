@@ -6,27 +6,17 @@
 #include "tensor/activations.hpp"
 #include "tensor/gemm.hpp"
 #include "tensor/vector_map.hpp"
+#include "tensor/winograd_squares.hpp"
 
 namespace lockstep::kernels {
+
+using namespace winograd;
+
 namespace {
-
-constexpr std::int64_t taps = 9, products = 16;
-
-std::int64_t halved(std::int64_t number) { return (number + 1) / 2; }
 
 template <class T>
 Tensor memory(std::int64_t size) {
   return Tensor::zeros({size}, dtype_of<T>);
-}
-
-// Bᵀ · d of a column d, with B of the paper.
-template <class V>
-void transform_pixels(V& a, V& b, V& c, V& d) {
-  a -= c;
-  d = b - d;
-  const V sum = b + c;
-  c -= b;
-  b = sum;
 }
 
 // Gᵀ · g of a column g, with G of the paper.
@@ -45,14 +35,6 @@ std::int64_t block_of(std::int64_t numbers_of_square) {
   constexpr std::int64_t most = (384 << 10) / static_cast<std::int64_t>(sizeof(T));
   const std::int64_t sliver = tiles<T>().columns;
   return sliver * std::max<std::int64_t>(1, most / (numbers_of_square * sliver));
-}
-
-// Numbers of one product are a line of the cache further than those of the one before, so that they are not in the same
-// places of it.
-template <class T>
-std::int64_t apart(std::int64_t size) {
-  constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
-  return whole(size, line) + line;
 }
 
 }  // namespace

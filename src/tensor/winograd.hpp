@@ -46,4 +46,36 @@ class WinogradConvolution {
   Tensor phases_, image_, weight_, products_, quarters_;
 };
 
+/// Whether a WinogradWeightGradient takes less time than a DirectWeightGradient: where those convolutions do, unless there
+/// are so many sums that they leave the cache.
+bool suits_winograd_gradient(const Windows& windows, std::int64_t channels, std::int64_t maps);
+
+/// The gradient of a weight (maps, channels, 3, 3), by 16 products for 2 × 2 windows as well: the derivative of that algorithm
+/// by its weight, dw (+)= Gᵀ · (Σ over images and squares of (A · dz · Aᵀ) ⊙ (Bᵀ · d · B)) · G. The error is that of a few more
+/// additions. A number that is not finite makes all taps of its map and channel NaN. For T = float and double.
+template <class T>
+class WinogradWeightGradient {
+ public:
+  WinogradWeightGradient(const Windows& windows, std::int64_t channels, std::int64_t maps);
+
+  /// Adds that of an image and of dz (maps, windows).
+  void add(const T* image, const T* dz);
+  void store(T* dw, bool accumulate) const;
+
+ private:
+  void transform_pixels_of(std::int64_t first, std::int64_t count, const T* pixels);
+  void transform_gradients(std::int64_t first, std::int64_t count);
+
+  Windows windows_;
+  std::int64_t channels_, maps_;
+  std::int64_t channel_lanes_, map_lanes_;    // that fill slivers
+  std::int64_t width_, squares_;              // squares of a row, and of all rows
+  std::int64_t block_;                        // squares at a time
+  std::int64_t pixel_product_, map_product_;  // numbers of a block for one product, and to the next
+  std::int64_t sliver_;                       // numbers of an image in one
+  Tensor padded_, image_, gradient_;          // the latter two in slivers, by pixels or windows
+  Tensor pixels_, gradients_;                 // of a block, (products, squares, lanes)
+  Tensor sums_;                               // (products, maps, channel lanes)
+};
+
 }  // namespace lockstep::kernels

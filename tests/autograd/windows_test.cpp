@@ -25,6 +25,13 @@ TEST(Windows, of_lines_and_of_what_is_deep_differentiate) {
         return conv1d(x[0], x[1], x[2], {.stride = 2, .padding = 2, .dilation = 2, .groups = 2});
       },
       {uniform({2, 4, 9}, 1), uniform({6, 2, 3}, 2), uniform({6}, 3)});
+  for (const std::int64_t padding : {0, 1}) {  // as many groups as channels
+    check_gradients(
+        [padding](const Inputs& x) {
+          return conv2d(x[0], x[1], x[2], {.padding = padding, .groups = 3});
+        },
+        {uniform({2, 3, 6, 7}, 1), uniform({3, 1, 3, 2}, 2), uniform({3}, 3)});
+  }
   check_gradients(
       [](const Inputs& x) {
         return conv3d(x[0], x[1], {},

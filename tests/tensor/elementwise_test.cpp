@@ -43,6 +43,19 @@ auto with_gradient_of_ones(auto gradient) {
   };
 }
 
+// Of a kernel that gives both.
+template <class T>
+auto value_of(auto kernel) {
+  return [kernel](std::int64_t n, const T* x, T* y) { kernel(n, x, y, static_cast<T*>(nullptr)); };
+}
+template <class T>
+auto slope_of(auto kernel) {
+  return [kernel](std::int64_t n, const T* x, T* slope) {
+    std::vector<T> y(static_cast<std::size_t>(n));
+    kernel(n, x, y.data(), slope);
+  };
+}
+
 long double sigmoid(long double x) { return 1 / (1 + std::exp(-x)); }
 long double distribution(long double x) { return std::erfc(-x / std::sqrt(2.0L)) / 2; }
 long double density(long double x) {
@@ -56,6 +69,8 @@ std::vector<Function<T>> all_functions() {
   const auto activation = [](Activation f) {
     return [f](auto... of) { kernels::activate(f, of...); };
   };
+  const auto gelu = [](auto... of) { kernels::gelu(of...); };
+  const auto silu = [](auto... of) { kernels::silu(of...); };
   return {
       {"exp", [](auto... of) { kernels::exp(of...); }, [](auto x) { return std::exp(x); },
        -exp_range, exp_range, 1.25},
@@ -67,19 +82,14 @@ std::vector<Function<T>> all_functions() {
       {"tanh of small", activation(Activation::tanh), [](auto x) { return std::tanh(x); }, -1, 1,
        1.75},
       {"sigmoid", activation(Activation::sigmoid), sigmoid, -exp_range, exp_range, 1.5},
-      {"gelu", [](auto... of) { kernels::gelu(of...); }, [](auto x) { return x * distribution(x); },
-       -normal_range, normal_range, is_double ? 7 : 0.75},
-      {"gelu'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
-         kernels::gelu_gradient(n, x, dy, dx, false);
-       }),
-       [](auto x) { return distribution(x) + x * density(x); }, -normal_range, normal_range,
-       is_double ? 2 : 0.75, true},
-      {"silu", [](auto... of) { kernels::silu(of...); }, [](auto x) { return x * sigmoid(x); },
-       -exp_range, exp_range, 2.5},
-      {"silu'", with_gradient_of_ones<T>([](auto n, auto x, auto dy, auto dx) {
-         kernels::silu_gradient(n, x, dy, dx, false);
-       }),
-       [](auto x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }, -exp_range, exp_range, 3, true},
+      {"gelu", value_of<T>(gelu), [](auto x) { return x * distribution(x); }, -normal_range,
+       normal_range, is_double ? 7 : 0.75},
+      {"gelu'", slope_of<T>(gelu), [](auto x) { return distribution(x) + x * density(x); },
+       -normal_range, normal_range, is_double ? 2 : 0.75, true},
+      {"silu", value_of<T>(silu), [](auto x) { return x * sigmoid(x); }, -exp_range, exp_range,
+       2.5},
+      {"silu'", slope_of<T>(silu), [](auto x) { return sigmoid(x) * (1 + x * sigmoid(-x)); },
+       -exp_range, exp_range, 3, true},
       {"softplus", [](auto n, auto x, auto y) { kernels::softplus(n, T{1}, x, y); },
        [](auto x) { return std::fmax(x, 0.0L) + std::log1p(std::exp(-std::abs(x))); }, -exp_range,
        exp_range, 3},

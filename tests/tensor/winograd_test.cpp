@@ -118,12 +118,76 @@ TYPED_TEST(Winograd, gives_an_image_the_same_bits_after_any_other) {
   EXPECT_TRUE(same_bits(first.data(), again.data(), first.size()));
 }
 
+// dw of three images, from `begin` on: of a DirectWeightGradient, and of a WinogradWeightGradient for each part of the maps.
+template <class T>
+struct WeightGradients {
+  std::vector<T> direct, winograd;
+
+  WeightGradients(const Case& of, const std::vector<T>* begin, std::int64_t parts, auto round) {
+    const Windows windows = of.windows();
+    const std::int64_t size = of.maps * of.channels * 9, count = windows.count();
+    DirectWeightGradient<T> plain(windows, of.channels, of.maps);
+    direct.resize(static_cast<std::size_t>(size)), winograd = direct;
+    if (begin != nullptr) {
+      winograd = *begin;
+      plain.begin_with(begin->data());
+    }
+    for (std::int64_t part = 0; part < parts; ++part) {
+      const std::int64_t first = of.maps * part / parts, end = of.maps * (part + 1) / parts;
+      WinogradWeightGradient<T> fast(windows, of.channels, end - first);
+      for (std::uint64_t sample = 0; sample < 3; ++sample) {
+        const auto image = round(draw<T>(of.channels * windows.pixels(), 3 + sample));
+        const auto dz = round(draw<T>(of.maps * count, 6 + sample));
+        fast.add(image.data(), dz.data() + first * count);
+        if (part == 0) plain.add(image.data(), dz.data());
+      }
+      fast.store(winograd.data() + first * of.channels * 9, begin != nullptr);
+    }
+    plain.store(direct.data());
+  }
+};
+
+TYPED_TEST(Winograd, weight_gradient_is_that_of_the_convolution) {
+  using T = TypeParam;
+  const auto as_they_are = [](std::vector<T> numbers) { return numbers; };
+  for (const Case& of : cases) {
+    const std::vector<T> begin = draw<T>(of.maps * of.channels * 9, 9);
+    for (const auto* before : {static_cast<const std::vector<T>*>(nullptr), &begin}) {
+      const WeightGradients<T> found(of, before, 1, as_they_are);
+      // The sizes of the products of a tap in all windows of the three images, times those of a square, and their rounding.
+      const double most = 4 * 3 * static_cast<double>(of.windows().count()) *
+                          static_cast<double>(std::numeric_limits<T>::epsilon());
+      for (std::size_t i = 0; i < found.direct.size(); ++i) {
+        ASSERT_NEAR(found.winograd[i], found.direct[i], most) << of.height << " × " << of.width;
+      }
+    }
+    const WeightGradients<T> whole(of, nullptr, 1, as_they_are);
+    const WeightGradients<T> parts(of, nullptr, 3, as_they_are);
+    EXPECT_TRUE(same_bits(whole.winograd.data(), parts.winograd.data(), whole.winograd.size()));
+  }
+}
+
+TYPED_TEST(Winograd, weight_gradient_is_exact_where_nothing_is_rounded) {
+  using T = TypeParam;
+  const auto whole = [](std::vector<T> numbers) {
+    for (T& number : numbers) number = std::round(number * 4);
+    return numbers;
+  };
+  for (const Case& of : {Case{9, 12, 1, 24, 24}, Case{13, 13, 0, 40, 7}, Case{17, 15, 2, 3, 30}}) {
+    const WeightGradients<T> found(of, nullptr, 1, whole);
+    EXPECT_EQ(found.winograd, found.direct);
+  }
+}
+
 TEST(Winograd, suits_flat_kernels_of_3_by_3_that_do_enough) {
   const Windows windows = Case{28, 28, 1, 0, 0}.windows();
   EXPECT_TRUE(suits_winograd(windows, 32, 64));
   EXPECT_FALSE(suits_winograd(windows, 1, 64));
   EXPECT_FALSE(suits_winograd(windows, 32, 4));
   EXPECT_FALSE(suits_winograd(Case{7, 7, 1, 0, 0}.windows(), 32, 64));
+  EXPECT_TRUE(suits_winograd_gradient(windows, 32, 64));
+  EXPECT_FALSE(suits_winograd_gradient(windows, 32, 4));
+  EXPECT_FALSE(suits_winograd_gradient(windows, 512, 64));
   for (const auto spoil :
        {+[](Windows& w) { w.vertical.stride = 2; }, +[](Windows& w) { w.horizontal.dilation = 2; },
         +[](Windows& w) { w.vertical.kernel = 5; }, +[](Windows& w) { w.horizontal.kernel = 1; },

@@ -25,6 +25,9 @@ using Conv1dOptions = ConvOptions<std::int64_t>;
 using Conv2dOptions = ConvOptions<Size2d>;
 using Conv3dOptions = ConvOptions<Size3d>;
 
+template <class Size>
+class MaxPool;
+
 /// conv1d, conv2d or conv3d. Starts as Linear does, with fan_in = in / groups · the numbers of a kernel: from
 /// U(-1/√fan_in, 1/√fan_in). OptionError unless kernel ≥ 1, and for the options as in conv2d.
 template <class Size>
@@ -36,6 +39,8 @@ class Conv : public Module {
   Variable forward(const Variable& x) override;
   /// f(y), as the activation f after this layer would give it.
   Variable forward(const Variable& x, Activation f);
+  /// The maxima that a pooling after that gives, to the bit, mostly without memory of what they are taken from.
+  Variable forward(const Variable& x, Activation f, const MaxPool<Size>& pooling);
 
   Parameter weight;  ///< (out, in / groups, kernel…)
   Parameter bias;    ///< (out); undefined without a bias
@@ -101,6 +106,8 @@ class MaxPool : public Module {
   Variable forward(const Variable& x) override;
 
  private:
+  friend Conv<Size>;
+
   Size kernel_;
   PoolingOptions<Size> options_;
 };
