@@ -63,9 +63,14 @@ nn::Sequential make_model(const Network& network) {
   return model;
 }
 
+std::unique_ptr<optim::UpdateRule> make_rule(const Network& network) {
+  if (network.adam) return std::make_unique<optim::Adam>(optim::AdamOptions{.lr = network.lr});
+  return std::make_unique<optim::SGD>(
+      optim::SGDOptions{.lr = network.lr, .momentum = network.momentum});
+}
+
 NamedOptimizer make_optimizer(const Network& network, const nn::Module& model) {
-  if (network.adam) return {model.named_parameters(), optim::Adam({.lr = network.lr})};
-  return {model.named_parameters(), optim::SGD({.lr = network.lr, .momentum = network.momentum})};
+  return {model.named_parameters(), *make_rule(network)};
 }
 
 Variable loss(const Network& network, nn::Module& model, const data::Batch& batch) {

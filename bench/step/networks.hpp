@@ -6,6 +6,7 @@
 #include <lockstep/data/dataset.hpp>
 #include <lockstep/nn/layers.hpp>
 #include <lockstep/optim/named_optimizer.hpp>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,7 @@ const std::vector<Network>& networks();
 
 /// With the same initial values in every program.
 lockstep::nn::Sequential make_model(const Network& network);
+std::unique_ptr<lockstep::optim::UpdateRule> make_rule(const Network& network);
 lockstep::NamedOptimizer make_optimizer(const Network& network, const lockstep::nn::Module& model);
 /// What is minimised.
 lockstep::Variable loss(const Network& network, lockstep::nn::Module& model,

@@ -43,10 +43,39 @@ class Training {
   NamedOptimizer optimizer_;
 };
 
+/// The same with state in shares, values that the ranks of a node have once, and steps in the reduction, to the same bits.
+class ShardedTraining {
+ public:
+  ShardedTraining(const bench::Network& network, const Communicator& ranks, int rank)
+      : network_(network),
+        batches_(network, rank),
+        model_(bench::make_model(network)),
+        replica_(model_, ranks),
+        optimizer_(model_.named_parameters(), *bench::make_rule(network), ranks,
+                   {.shared_replica = true}),
+        in_reduction_(replica_.reducer(), optimizer_) {}
+
+  void step() {
+    optimizer_.zero_grad();
+    replica_.backward(batches_.next(), [this](const data::Batch& batch) {
+      return bench::loss(network_, model_, batch);
+    });
+  }
+
+ private:
+  bench::Network network_;
+  bench::Batches batches_;
+  nn::Sequential model_;
+  DataParallel replica_;
+  ShardedOptimizer optimizer_;
+  StepInReduction in_reduction_;
+};
+
 /// Milliseconds.
+template <class T = Training>
 bench::SetUp step(const bench::Network& network, const Communicator& ranks) {
   return [&] {
-    const auto training = std::make_shared<Training>(network, ranks, ranks.rank());
+    const auto training = std::make_shared<T>(network, ranks, ranks.rank());
     return [training, &ranks](double seconds) -> bench::Measurement {
       return {1e3 * bench::median_times(ranks, seconds, {[&] { training->step(); }})[0]};
     };
@@ -54,8 +83,9 @@ bench::SetUp step(const bench::Network& network, const Communicator& ranks) {
 }
 
 /// Samples a second of all ranks together.
+template <class T = Training>
 bench::SetUp samples(const bench::Network& network, const Communicator& ranks) {
-  return [&, set_up = step(network, ranks)] {
+  return [&, set_up = step<T>(network, ranks)] {
     return [&, measure = set_up()](double seconds) -> bench::Measurement {
       const double step_seconds = 1e-3 * measure(seconds).value;
       return {static_cast<double>(network.batch * ranks.size()) / step_seconds};
@@ -131,7 +161,9 @@ int main(int argc, char** argv) {
     std::map<std::string, bench::SetUp> cases;
     for (const bench::Network& network : bench::networks()) {
       cases[network.name] = step(network, world);
+      cases[network.name + "-sharded"] = step<ShardedTraining>(network, world);
       cases[network.name + "-images"] = samples(network, world);
+      cases[network.name + "-sharded-images"] = samples<ShardedTraining>(network, world);
       cases[network.name + "-reduction"] = reduction(network, world);
       cases[network.name + "-threads"] = two_threads(network, world);
       cases[network.name + "-hosts"] = hosts(network, world, {});

@@ -83,6 +83,8 @@ def images(set_up, batch=64):
     return set_up_images
 
 
+# Ours have their state in shares then, to the same bits.
+cases |= {name + "-sharded": set_up for name, set_up in cases.items()}
 cases |= {"mnist-images": images(cases["mnist"]), "large-images": images(cases["large"], 256),
           "cnn-images": images(cases["cnn"])}
 peer.serve(f"torch {torch.__version__}", cases, torch_ranks.requests(), answers=distributed.get_rank() == 0)

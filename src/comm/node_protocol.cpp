@@ -27,6 +27,9 @@ void NodeProtocol::announce(const Announcement& announcement) noexcept {
 }
 
 bool NodeProtocol::all_announced(std::uint64_t sequence) noexcept {
+  // Exchanges between nodes and reductions on this one may ask for calls in turns.
+  if (sequence != announced_sequence_) announced_by_ = 0;
+  announced_sequence_ = sequence;
   for (; announced_by_ < ranks_; ++announced_by_) {
     const auto& other = announced(announced_by_, sequence);
     if (other.sequence.load(std::memory_order_acquire) < sequence) return false;

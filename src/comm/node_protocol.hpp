@@ -73,7 +73,8 @@ class NodeProtocol {
   Failure* failure_;
   Progress* progress_;
   Announced* announced_;
-  int announced_by_ = 0;  // ranks of which it is known that they have announced the next one
+  std::uint64_t announced_sequence_ = 0;
+  int announced_by_ = 0;  // ranks of which it is known that they have announced that one
   int finished_by_ = 0;
 };
 

@@ -143,7 +143,9 @@ void ShardedOptimizer::Stepper::stepped(std::size_t block, std::size_t k, std::s
   }
   shards.memory->copy_from_neighbours(ranges_);
   if (k + 1 < n) return;
-  for (const Item& item : blocks_[block]) shards.take_borrowed(item.of_shards);
+  for (const Item& item : blocks_[block]) {
+    if (item.under_way) shards.take_borrowed(item.of_shards);
+  }
 }
 
 void ShardedOptimizer::Stepper::end() { shards().ranks.barrier(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tensor/vector_map.hpp"
+#include "tensor/vector_normal.hpp"
 
 namespace lockstep::kernels {
 namespace {
@@ -107,8 +108,7 @@ template <class T>
 void gelu(std::int64_t n, const T* x, T* y, T* slope) {
   map_with_slope<double>(n, x, y, slope, [](Vector<double> v) -> ValueAndSlope<double> {
     const Normal at = normal<T>(v);
-    return {detail::at_least<double>(v, -normal_limit<T>) * at.distribution,
-            at.distribution + detail::within<double>(v, normal_limit<T>) * at.density};
+    return {at.gelu, at.distribution + detail::within<double>(v, normal_limit<T>) * at.density};
   });
 }
 

@@ -11,6 +11,7 @@
 #include "tensor/activations.hpp"
 #include "tensor/columns.hpp"
 #include "tensor/direct_convolution.hpp"
+#include "tensor/phased_gradient.hpp"
 #include "tensor/pooling.hpp"
 #include "tensor/single_convolution.hpp"
 #include "tensor/winograd.hpp"
@@ -33,12 +34,12 @@ struct Group {
         result(first_map * of.windows.count()) {}
 };
 
-// Convolutions with stride 1, by what is the fastest for them.
+// By what is the fastest, of those that suits_direct().
 template <class T>
-class Strideless {
+class WithoutColumns {
  public:
-  Strideless(const Windows& windows, std::int64_t channels, std::int64_t maps) {
-    if (channels == 1 && maps == 1) {
+  WithoutColumns(const Windows& windows, std::int64_t channels, std::int64_t maps) {
+    if (channels == 1 && maps == 1 && windows.strideless()) {
       single_.emplace(windows);
     } else if (suits_winograd(windows, channels, maps)) {
       winograd_.emplace(windows, channels, maps);
@@ -77,7 +78,8 @@ class WeightGradient {
       direct_.emplace(of.windows, of.channels, maps);
       if (target.accumulate) direct_->begin_with(target_.data);
     } else {
-      if (is_direct(of) && of.channels == of.groups && of.maps == of.groups) {
+      if (is_direct(of) && of.windows.strideless() && of.channels == of.groups &&
+          of.maps == of.groups) {
         single_.emplace(of.windows);
       } else {
         columns_.emplace(of_);
@@ -120,20 +122,29 @@ class ImageGradient {
       : of_(of), target_(target), weight_(weight) {
     if (target.data == nullptr) return;
     const Windows turned = adjoint(of.windows);
-    if (is_direct(of) && suits_direct(turned)) {
-      turned_ = Tensor::empty({of.maps / of.groups * of.taps()}, dtype_of<T>);
-      direct_.emplace(turned, of.maps / of.groups, of.channels / of.groups);
-      if (of.groups == 1) set_weight(weight);
+    const std::int64_t maps = of.maps / of.groups, channels = of.channels / of.groups;
+    if (!is_direct(of)) {
+      columns_.emplace(of);
+    } else if (!of.windows.strideless()) {
+      phased_.emplace(of.windows, channels, maps);
+    } else if (suits_direct(turned)) {
+      turned_ = Tensor::empty({maps * of.taps()}, dtype_of<T>);
+      direct_.emplace(turned, maps, channels);
     } else {
       columns_.emplace(of);
     }
+    if (of.groups == 1) set_weight(weight);
   }
   void add(std::int64_t sample, const T* dz) {
     if (target_.data == nullptr) return;
     T* const dx = target_.data + sample * of_.image();
-    for (std::int64_t i = 0; i < of_.groups && direct_; ++i) {
+    for (std::int64_t i = 0; i < of_.groups && !columns_; ++i) {
       const Group group(of_, i);
       if (of_.groups > 1) set_weight(weight_ + group.weight);
+      if (phased_) {
+        phased_->add(dz + group.result, dx + group.image, target_.accumulate);
+        continue;
+      }
       direct_->with([&](auto& convolution) {
         if (target_.accumulate) {
           convolution.add_convolved(dz + group.result, dx + group.image);
@@ -149,6 +160,8 @@ class ImageGradient {
 
  private:
   void set_weight(const T* weight) {
+    if (phased_) phased_->set_weight(weight);
+    if (!direct_) return;
     T* const turned = turned_.data<T>();
     turn_weight(of_.maps / of_.groups, of_.channels / of_.groups, of_.windows.taps(), weight,
                 turned);
@@ -159,7 +172,8 @@ class ImageGradient {
   GradientTarget<T> target_;
   const T* weight_;
   Tensor turned_;
-  std::optional<Strideless<T>> direct_;
+  std::optional<WithoutColumns<T>> direct_;
+  std::optional<PhasedImageGradient<T>> phased_;
   std::optional<Columns<T>> columns_;
 };
 
@@ -221,7 +235,7 @@ void convolve_samples(const Convolution& of, const T* x, const T* weight, const 
   if (is_direct(of)) {
     return for_samples(of, [=, &of](std::int64_t begin, std::int64_t end) {
       auto results = make_results();
-      Strideless<T> direct(of.windows, of.channels / of.groups, of.maps / of.groups);
+      WithoutColumns<T> direct(of.windows, of.channels / of.groups, of.maps / of.groups);
       for (std::int64_t i = 0; i < of.groups; ++i) {
         const Group group(of, i);
         const T* const of_maps = bias == nullptr ? nullptr : bias + group.first_map;

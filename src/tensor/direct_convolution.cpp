@@ -1,6 +1,7 @@
 #include "tensor/direct_convolution.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "tensor/convolution.hpp"
@@ -31,6 +32,26 @@ std::vector<std::int64_t> tap_offsets(const Windows& windows) {
       [](const WindowAxis& axis) { return axis.dilation; });
 }
 
+// The same in an image that is cut into phases, one after the other.
+std::vector<std::int64_t> phased_tap_offsets(const Windows& windows) {
+  const auto& [deep, vertical, horizontal] = windows;
+  const Windows phase = windows.phase();
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t z = 0; z < deep.reach(); z += deep.dilation) {
+    for (std::int64_t y = 0; y < vertical.reach(); y += vertical.dilation) {
+      for (std::int64_t x = 0; x < horizontal.reach(); x += horizontal.dilation) {
+        const std::int64_t which =
+            (z % deep.stride * vertical.stride + y % vertical.stride) * horizontal.stride +
+            x % horizontal.stride;
+        const std::int64_t row = z / deep.stride * phase.vertical.extent + y / vertical.stride;
+        offsets.push_back(which * phase.pixels() + row * phase.horizontal.extent +
+                          x / horizontal.stride);
+      }
+    }
+  }
+  return offsets;
+}
+
 std::vector<std::int64_t> window_offsets(const Windows& windows) {
   return grid(
       windows, [](const WindowAxis& axis) { return axis.count(); },
@@ -44,16 +65,53 @@ std::int64_t span_of(const Windows& windows) {
          horizontal.count();
 }
 
-// With what is read beyond its end.
+// With what is read beyond their end.
 template <class T>
-Tensor padded_image(const Windows& windows, std::int64_t channels) {
-  const std::int64_t size = Shape{channels, windows.padded_pixels()}.size();
+Tensor zeros(std::int64_t size) {
   return Tensor::zeros({size + tiles<T>().columns}, dtype_of<T>);
 }
 
 template <class T>
 Tensor memory(std::int64_t size) {
   return Tensor::empty({size}, dtype_of<T>);
+}
+
+// Every stride-th pixel of a row, from the first of a phase on.
+template <class T, class Stride>
+void copy_phase(const T* row, const WindowAxis& axis, std::int64_t phase, Stride stride,
+                std::int64_t room, T* to) {
+  std::int64_t x = (phase - axis.padding % stride + stride) % stride;
+  std::int64_t i = (x + axis.padding) / stride;
+  for (; x < axis.extent && i < room; x += stride, ++i) to[i] = row[x];
+}
+
+// pad() into phases.
+template <class T>
+void split(const Windows& windows, std::int64_t channels, const T* image, T* phases) {
+  if (windows.strideless()) return pad(windows, channels, image, phases);
+  const WindowAxis &deep = windows.deep, &vertical = windows.vertical,
+                   &horizontal = windows.horizontal;
+  const Windows phase = windows.phase();
+  for (std::int64_t channel = 0; channel < channels; ++channel) {
+    for (std::int64_t z = deep.padding; z < deep.padding + deep.extent; ++z) {
+      for (std::int64_t y = vertical.padding; y < vertical.padding + vertical.extent; ++y) {
+        const std::int64_t layer = z / deep.stride, row = y / vertical.stride;
+        const std::int64_t which = z % deep.stride * vertical.stride + y % vertical.stride;
+        T* to = phases + (channel * windows.phases() + which * horizontal.stride) * phase.pixels() +
+                (layer * phase.vertical.extent + row) * phase.horizontal.extent;
+        const bool seen = layer < phase.deep.extent && row < phase.vertical.extent;
+        for (std::int64_t x = 0; x < horizontal.stride && seen; ++x, to += phase.pixels()) {
+          const std::int64_t room = phase.horizontal.extent;
+          if (horizontal.stride == 2) {
+            copy_phase(image, horizontal, x, std::integral_constant<std::int64_t, 2>(), room, to);
+          } else {
+            copy_phase(image, horizontal, x, horizontal.stride, room, to);
+          }
+        }
+        image += horizontal.extent;
+      }
+    }
+  }
 }
 
 // C [+]= A · B of these packed blocks, and of the rows of B that begin at these offsets, of one sliver.
@@ -72,11 +130,12 @@ void multiply_blocks(std::int64_t maps, std::int64_t width, const T* packed,
 }  // namespace
 
 bool suits_direct(const Windows& windows) {
+  constexpr std::int64_t longest_stride = 8;
   const auto& [deep, vertical, horizontal] = windows;
   for (const WindowAxis* axis : {&deep, &vertical, &horizontal}) {
-    if (axis->stride != 1 || axis->padding < 0) return false;
+    if (axis->stride > longest_stride || axis->padding < 0) return false;
   }
-  return 2 * span_of(windows) <= 3 * windows.count();
+  return 2 * span_of(windows.phase()) <= 3 * windows.count();
 }
 
 Windows adjoint(const Windows& windows) {
@@ -92,16 +151,17 @@ template <class T>
 DirectConvolution<T>::DirectConvolution(const Windows& windows, std::int64_t channels,
                                         std::int64_t maps)
     : windows_(windows),
+      phase_(windows.phase()),
       channels_(channels),
       maps_(maps),
-      places_(whole(span_of(windows), tiles<T>().columns)),
-      padded_(padded_image<T>(windows, channels)),
+      places_(whole(span_of(phase_), tiles<T>().columns)),
+      phases_(zeros<T>(Shape{channels, windows.phases(), phase_.pixels()}.size())),
       weight_(memory<T>(whole(maps, tiles<T>().rows) * channels * windows.taps())),
       results_(memory<T>(maps * places_)) {
-  const std::vector<std::int64_t> taps = tap_offsets(windows);
+  const std::vector<std::int64_t> taps = phased_tap_offsets(windows);
   for (std::int64_t channel = 0; channel < channels; ++channel) {
     for (const std::int64_t offset : taps) {
-      offsets_.push_back(channel * windows.padded_pixels() + offset);
+      offsets_.push_back(channel * windows.phases() * phase_.pixels() + offset);
     }
   }
 }
@@ -114,22 +174,22 @@ void DirectConvolution<T>::set_weight(const T* weight) {
 template <class T>
 void DirectConvolution<T>::convolve(const T* image, const T* bias, Activation f, T* y) {
   multiply(image);
-  take_windows(windows_, maps_, std::as_const(results_).data<T>(), places_, bias, f, y);
+  take_windows(phase_, maps_, std::as_const(results_).data<T>(), places_, bias, f, y);
 }
 
 template <class T>
 void DirectConvolution<T>::add_convolved(const T* image, T* y) {
   multiply(image);
-  add_windows(windows_, maps_, std::as_const(results_).data<T>(), places_, y);
+  add_windows(phase_, maps_, std::as_const(results_).data<T>(), places_, y);
 }
 
 template <class T>
 void DirectConvolution<T>::multiply(const T* image) {
-  const T* const padded = padded_.data<T>();
-  pad(windows_, channels_, image, padded_.data<T>());
+  const T* const phases = std::as_const(phases_).data<T>();
+  split(windows_, channels_, image, phases_.data<T>());
   const std::int64_t sliver = tiles<T>().columns;
   for (std::int64_t place = 0; place < places_; place += sliver) {
-    multiply_blocks<T>(maps_, sliver, weight_.data<T>(), offsets_, padded + place,
+    multiply_blocks<T>(maps_, sliver, weight_.data<T>(), offsets_, phases + place,
                        results_.data<T>() + place, places_, false);
   }
 }
@@ -148,7 +208,7 @@ DirectWeightGradient<T>::DirectWeightGradient(const Windows& windows, std::int64
       lanes_(whole(channels, tiles<T>().columns)),
       taps_(tap_offsets(windows)),
       places_(window_offsets(windows)),
-      padded_(padded_image<T>(windows, channels)),
+      padded_(zeros<T>(Shape{channels, windows.padded_pixels()}.size())),
       image_(memory<T>(lanes_ * windows.padded_pixels())),
       gradient_(memory<T>(whole(maps, tiles<T>().rows) * windows.count())),
       sums_(Tensor::zeros({windows.taps() * maps * lanes_}, dtype_of<T>)) {

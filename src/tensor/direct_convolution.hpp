@@ -7,17 +7,17 @@
 #include "lockstep/tensor/tensor.hpp"
 #include "tensor/windows.hpp"
 
-// Convolutions with stride 1, of one image of (channels, depth, height, width) after another, for T = float and double.
-// What a window sees of a padded image, the next one sees one pixel further on. So the row of a tap in the matrix
+// Convolutions of one image of (channels, depth, height, width) after another, for T = float and double.
+// With stride 1, what a window sees of a padded image, the next one sees one pixel further on. So the row of a tap in the matrix
 // of columns (tensor/convolution.hpp) is that image from some pixel on, and the products read it there. They do so for all
 // pixels that a window may begin at, also where it would reach beyond the end of a row; what comes of
-// these is dropped.
+// these is dropped. With other strides that holds of the phases of an image, which have every stride-th pixel.
 namespace lockstep::kernels {
 
-/// Whether strides are 1, padding cuts nothing off, and few results would be dropped.
+/// Whether strides are short, padding cuts nothing off, and few results would be dropped.
 bool suits_direct(const Windows& windows);
 
-/// Those by which an image's gradient is a convolution of that of the result: with padding in which each
+/// Those by which an image's gradient is a convolution of that of the result, with stride 1: with padding in which each
 /// pixel is seen by as many windows. It is negative where that of the image is as wide as a kernel reaches.
 Windows adjoint(const Windows& windows);
 
@@ -38,12 +38,12 @@ class DirectConvolution {
  private:
   void multiply(const T* image);
 
-  Windows windows_;
+  Windows windows_, phase_;
   std::int64_t channels_, maps_;
   std::int64_t places_;  // for a window, and some that fill up a sliver
   std::vector<std::int64_t>
       offsets_;  // of the pixel of a tap from that of its window, channel by channel
-  Tensor padded_, weight_, results_;
+  Tensor phases_, weight_, results_;
 };
 
 /// The gradient of a weight (maps, channels, taps), of images in which the channels of a pixel lie beside each

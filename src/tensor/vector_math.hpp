@@ -1,14 +1,12 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <limits>
 #include <numbers>
 
 // Elementary functions for the numeric kernels, of as many numbers at a time as a vector of the processor has. There are
 // no fused multiply-adds, so that a number has the same bits in a vector of any length. Errors, to which
-// tests/tensor/elementwise_test.cpp holds them: 2 ulp, 3 of softplus, and 7 of gelu for a double.
+// tests/tensor/elementwise_test.cpp holds them: 2 ulp, 3 of softplus.
 namespace lockstep::kernels {
 
 #if defined(__AVX512F__)
@@ -131,6 +129,25 @@ Split<T> add(Vector<T> a, Vector<T> b) {
   return {sum, (a - (sum - of_b)) + (b - of_b)};
 }
 
+/// a · b, exactly but for the last digit of the low number. Dekker, "A floating-point technique for extending the available
+/// precision", Numerische Mathematik 18 (1971).
+inline Split<double> product(Vector<double> a, Vector<double> b) {
+  const Vector<double> high = a * b, head_a = head_of(a), head_b = head_of(b);
+  const Vector<double> rest_a = a - head_a, rest_b = b - head_b;
+  return {high, ((head_a * head_b - high) + head_a * rest_b + rest_a * head_b) + rest_a * rest_b};
+}
+inline Split<double> product(const Split<double>& a, const Split<double>& b) {
+  const Split<double> of_high = product(a.high, b.high);
+  return {of_high.high, of_high.low + (a.high * b.low + a.low * b.high)};
+}
+
+/// a + b of |a| ≥ |b|, exactly. Dekker.
+template <class T>
+Split<T> add_smaller(Vector<T> a, Vector<T> b) {
+  const Vector<T> sum = a + b;
+  return {sum, b - (sum - a)};
+}
+
 /// e^r - 1 by its Taylor polynomial, of a degree whose error is far below what `Result` resolves.
 template <class T, class Result = T>
 Split<T> exp_minus_one(Vector<T> r) {
@@ -214,86 +231,6 @@ Vector<T> logistic(Vector<T> x) {
   const detail::Split<T> whole = detail::add<T>(sum.high, power * grown.high);
   const Vector<T> share = 1 / whole.high;
   return detail::flushed<T>(share - share * ((whole.low + sum.low + power * grown.low) * share));
-}
-
-namespace detail {
-
-/// (x + 2) · e^(x²/2) · Φ(-x) of the normal distribution, 0 ≤ x ≤ `end`, as a polynomial in u = a - 2 (a + 1) / (x + 2) with
-/// a = (end + 4) / end, which goes from -1 to 1: the Chebyshev series, as Shepherd and Laframboise have it in "Chebyshev
-/// approximation of (1 + 2x) exp(x²) erfc x in 0 ≤ x < ∞", Mathematics of Computation 36 (1981), for another factor.
-template <class T>
-struct Tail;
-
-/// As exact as a float can be.
-template <>
-struct Tail<float> {
-  static constexpr double end = 16;
-  static constexpr double coefficients[] = {
-      0x1.6b484aa8d4f62p-1,  -0x1.323da9532d8d3p-2, 0x1.ae0ea4b8aa948p-7,   0x1.a0062a6e95fddp-6,
-      0x1.d73540ac8b334p-10, -0x1.8025b893451dcp-9, -0x1.2c5246f6e323cp-10, 0x1.283c9938893d3p-14,
-      0x1.03c15840cfd0cp-12, 0x1.7098c720a4e5p-14,  -0x1.653fda7987396p-16, -0x1.2ca6536b4e124p-16};
-};
-
-template <>
-struct Tail<double> {
-  static constexpr double end = 64;
-  static constexpr double coefficients[] = {
-      0x1.5d6d7e0d4625fp-1,   -0x1.4ab50655ed4a5p-2,  0x1.883786bd6acb8p-6,
-      0x1.123e7d556ca64p-5,   0x1.e3b8ca25dff5ap-12,  -0x1.652914765704ep-8,
-      -0x1.c904ad6f2a2aap-10, 0x1.f447525320aa8p-12,  0x1.3a305d68091bbp-11,
-      0x1.76f49f3d0155bp-13,  -0x1.d2beb12a125b2p-15, -0x1.4cd31d2885f1fp-14,
-      -0x1.17b691b023666p-15, 0x1.27fae81a524dp-20,   0x1.64f8069884db3p-17,
-      0x1.de764cd503af1p-18,  0x1.d057d70566cf9p-20,  -0x1.da8a6f0774eb1p-21,
-      -0x1.0268ba66d74fep-20, -0x1.52235b542e242p-21, -0x1.20501244f65b9p-21,
-      -0x1.e87f25b88a6fep-26, 0x1.e9e792e4a8b09p-22,  0x1.eac936b70552ap-23,
-      -0x1.083db1dbf9486p-23, -0x1.910f80c358f16p-24, 0x1.a12ed5b4b428bp-27,
-      0x1.b94950787fcb1p-27};
-};
-
-}  // namespace detail
-
-/// Beyond which Φ(-x) and φ(x) are 0 as T.
-template <class T>
-constexpr double normal_limit = sizeof(T) == 8 ? 40 : 15;
-
-namespace detail {
-
-/// e^(-x²/2) of 0 ≤ x ≤ normal_limit<T>, for a result of type T.
-template <class T>
-Vector<double> bell(Vector<double> x) {
-  if constexpr (sizeof(T) == 8) {
-    // The square as two numbers, the first of which is exact.
-    const Vector<double> head = head_of(x);
-    Reduced<double> reduced(head * head * -0.5);
-    reduced.r -= (x - head) * (x + head) * 0.5;
-    return exponential<double>(reduced);
-  } else {
-    const Reduced<double> reduced(x * x * -0.5);
-    return (1 + exp_minus_one<double, T>(reduced.r).high) * power_of_two<double>(reduced.k);
-  }
-}
-
-}  // namespace detail
-
-/// Φ(x) and φ(x) of the normal distribution, for a result of type T.
-struct Normal {
-  Vector<double> distribution, density;
-};
-template <class T>
-Normal normal(Vector<double> x) {
-  const Vector<double> size = detail::absolute<double>(detail::within<double>(x, normal_limit<T>));
-  const Vector<double> power = detail::bell<T>(size);
-
-  using Tail = detail::Tail<T>;
-  constexpr double last = (Tail::end + 4) / Tail::end;
-  const Vector<double> inverse = 1 / (size + 2), u = last - 2 * (last + 1) * inverse;
-  Vector<double> series{};
-  for (std::size_t i = std::size(Tail::coefficients); i-- > 0;) {
-    series = Tail::coefficients[i] + series * u;
-  }
-  const Vector<double> tail =
-      detail::flushed<double>(series * inverse * power, std::numeric_limits<T>::min());
-  return {x < 0 ? tail : 1 - tail, power * (std::numbers::inv_sqrtpi / std::numbers::sqrt2)};
 }
 
 /// ln x, as k · ln 2 + 2 artanh((m - 1) / (m + 1)) by its Taylor series, with x = m · 2^k and √½ ≤ m < √2.

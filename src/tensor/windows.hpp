@@ -14,6 +14,13 @@ struct WindowAxis {
   std::int64_t reach() const { return dilation * (kernel - 1) + 1; }
   std::int64_t count() const { return (padded() - reach()) / stride + 1; }
 
+  /// Of every stride-th pixel of the padded axis alone, from any of the first ones on, as far as windows see them: what a
+  /// tap sees moves by one of these from a window to the next.
+  WindowAxis phase() const {
+    const std::int64_t seen = (reach() - 1) / stride + 1;
+    return {.extent = count() + seen - 1, .kernel = seen};
+  }
+
   /// What a tap sees in a window; outside of the image, where that is padded.
   std::int64_t pixel(std::int64_t window, std::int64_t tap) const {
     return window * stride + tap * dilation - padding;
@@ -51,6 +58,13 @@ struct Windows {
   std::int64_t taps() const { return deep.kernel * vertical.kernel * horizontal.kernel; }
   std::int64_t count() const { return deep.count() * vertical.count() * horizontal.count(); }
   std::int64_t pixels() const { return deep.extent * vertical.extent * horizontal.extent; }
+  bool strideless() const {
+    return deep.stride == 1 && vertical.stride == 1 && horizontal.stride == 1;
+  }
+  /// There are as many of these as the strides multiplied.
+  Windows phase() const { return {deep.phase(), vertical.phase(), horizontal.phase()}; }
+  std::int64_t phases() const { return deep.stride * vertical.stride * horizontal.stride; }
+
   std::int64_t padded_pixels() const {
     return deep.padded() * vertical.padded() * horizontal.padded();
   }

@@ -13,6 +13,7 @@
 #include "tensor/gemm.hpp"
 #include "tensor/kernel_fixture.hpp"
 #include "tensor/kernels.hpp"
+#include "tensor/phased_gradient.hpp"
 
 LOCKSTEP_TEST_RANKS(1);
 
@@ -58,6 +59,28 @@ std::vector<Case> cases() {
   };
 }
 
+// With strides, also where there are pixels that no window sees, and strides further than kernels reach.
+std::vector<Case> strided() {
+  const WindowAxis halved{.extent = 28, .kernel = 3, .stride = 2, .padding = 1};
+  return {
+      {{{}, halved, halved}, 20, 30},
+      {{{}, {.extent = 15, .kernel = 1, .stride = 2}, {.extent = 14, .kernel = 1, .stride = 2}},
+       12,
+       9},
+      {{{}, {}, {.extent = 90, .kernel = 7, .stride = 3, .padding = 3, .dilation = 2}}, 5, 13},
+      {{{},
+        {.extent = 21, .kernel = 5, .stride = 4, .padding = 2, .dilation = 2},
+        {.extent = 40, .kernel = 4, .stride = 2, .padding = 3, .dilation = 3}},
+       3,
+       2},
+      {{{.extent = 9, .kernel = 2, .stride = 2},
+        {.extent = 17, .kernel = 3, .stride = 1, .padding = 1},
+        {.extent = 40, .kernel = 2, .stride = 3, .padding = 1}},
+       6,
+       7},
+  };
+}
+
 // A convolution by the matrix of columns of its image.
 template <class T>
 struct ByColumns {
@@ -80,6 +103,15 @@ struct ByColumns {
     return y;
   }
 
+  void add_image_gradient(const std::vector<T>& weight, const std::vector<T>& dz,
+                          std::vector<T>& dx) {
+    gemm(Transpose::yes, Transpose::no, taps, windows.count(), maps, weight.data(), dz.data(),
+         columns.data(), false);
+    std::fill(padded.begin(), padded.end(), T{0});
+    col2im(windows, channels, std::as_const(columns).data(), padded.data());
+    crop(windows, channels, std::as_const(padded).data(), dx.data(), true);
+  }
+
   Windows windows;
   std::int64_t channels, maps, taps;
   std::vector<T> padded, columns;
@@ -87,8 +119,10 @@ struct ByColumns {
 
 TYPED_TEST(Direct, convolution_has_the_bits_of_columns) {
   using T = TypeParam;
-  for (const Case& of : cases()) {
-    ASSERT_TRUE(suits_direct(of.windows));
+  std::vector<Case> all = strided();
+  for (const Case& of : cases()) all.push_back(of);
+  for (const Case& of : all) {
+    ASSERT_TRUE(suits_direct(of.windows) || !of.windows.strideless());
     ByColumns<T> plain(of);
     DirectConvolution<T> direct(of.windows, of.channels, of.maps);
     const std::vector<T> weight = draw<T>(of.maps * plain.taps, 1), bias = draw<T>(of.maps, 2);
@@ -158,12 +192,8 @@ TYPED_TEST(Direct, image_gradient_is_that_of_columns) {
     std::vector<T> of_adjoint(weight.size());
     turn_weight(of.maps, of.channels, of.windows.taps(), weight.data(), of_adjoint.data());
     direct.set_weight(of_adjoint.data());
-    gemm(Transpose::yes, Transpose::no, plain.taps, of.windows.count(), of.maps, weight.data(),
-         dz.data(), plain.columns.data(), false);
-    std::fill(plain.padded.begin(), plain.padded.end(), T{0});
-    col2im(of.windows, of.channels, std::as_const(plain.columns).data(), plain.padded.data());
     std::vector<T> expected = draw<T>(of.channels * of.windows.pixels(), 3), found = expected;
-    crop(of.windows, of.channels, std::as_const(plain.padded).data(), expected.data(), true);
+    plain.add_image_gradient(weight, dz, expected);
     direct.add_convolved(dz.data(), found.data());
     const double products = static_cast<double>(of.maps * of.windows.taps());
     for (std::size_t i = 0; i < found.size(); ++i) {
@@ -172,6 +202,30 @@ TYPED_TEST(Direct, image_gradient_is_that_of_columns) {
     }
   }
   EXPECT_GE(tried, 8);
+}
+
+TYPED_TEST(Direct, image_gradient_of_strides_is_that_of_columns) {
+  using T = TypeParam;
+  std::vector<Case> all = strided();
+  for (const Case& of : cases()) all.push_back(of);
+  for (const Case& of : all) {
+    ByColumns<T> plain(of);
+    PhasedImageGradient<T> phased(of.windows, of.channels, of.maps);
+    const std::vector<T> weight = draw<T>(of.maps * plain.taps, 1);
+    phased.set_weight(weight.data());
+    for (const bool accumulate : {false, true}) {
+      const std::vector<T> dz = draw<T>(of.maps * of.windows.count(), accumulate ? 2 : 3);
+      std::vector<T> found = draw<T>(of.channels * of.windows.pixels(), 4), expected = found;
+      if (!accumulate) std::fill(expected.begin(), expected.end(), T{0});
+      plain.add_image_gradient(weight, dz, expected);
+      phased.add(dz.data(), found.data(), accumulate);
+      const double products = static_cast<double>(of.maps * of.windows.taps());
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        ASSERT_NEAR(static_cast<double>(found[i]), static_cast<double>(expected[i]),
+                    this->epsilon * (products + 1));
+      }
+    }
+  }
 }
 
 TYPED_TEST(Direct, convolution_lets_nan_and_infinity_through_where_a_window_sees_them_alone) {
@@ -218,11 +272,13 @@ TYPED_TEST(Direct, convolution_without_a_bias_keeps_the_sign_of_a_zero) {
   }
 }
 
-TEST(Direct, suits_strides_of_one_and_images_that_are_wide_enough) {
+TEST(Direct, suits_images_that_are_wide_enough) {
   const auto flat = [](const WindowAxis& axis) { return Windows{{}, axis, axis}; };
   EXPECT_TRUE(suits_direct(flat({.extent = 14, .kernel = 3, .padding = 1})));
-  EXPECT_FALSE(suits_direct(flat({.extent = 14, .kernel = 3, .stride = 2, .padding = 1})));
+  EXPECT_TRUE(suits_direct(flat({.extent = 14, .kernel = 3, .stride = 2, .padding = 1})));
   EXPECT_FALSE(suits_direct(flat({.extent = 14, .kernel = 9})));
+  EXPECT_FALSE(suits_direct(flat({.extent = 14, .stride = std::int64_t{1} << 62})));
+  EXPECT_FALSE(suits_direct(flat({.extent = 16, .kernel = 12, .stride = 2})));
   EXPECT_FALSE(suits_direct(flat({.extent = 14, .kernel = 1, .padding = -1})));
 }
 

@@ -83,7 +83,7 @@ std::vector<Function<T>> all_functions() {
        1.75},
       {"sigmoid", activation(Activation::sigmoid), sigmoid, -exp_range, exp_range, 1.5},
       {"gelu", value_of<T>(gelu), [](auto x) { return x * distribution(x); }, -normal_range,
-       normal_range, is_double ? 7 : 0.75},
+       normal_range, is_double ? 1.5 : 0.75},
       {"gelu'", slope_of<T>(gelu), [](auto x) { return distribution(x) + x * density(x); },
        -normal_range, normal_range, is_double ? 2 : 0.75, true},
       {"silu", value_of<T>(silu), [](auto x) { return x * sigmoid(x); }, -exp_range, exp_range,
