@@ -28,7 +28,7 @@ class BenchError(Exception):
 def build(root, install):
     """Whether that succeeded. What it prints goes to stderr, since stdout is for tables."""
     packages = ["scripts/packages", "bench", *([] if install else ["--no-install"])]
-    ninja = ["scripts/build", BUILD, "-Dcpu=native", "-Dexamples=true", "-Dbench=true",
+    ninja = ["scripts/build", BUILD, "-Dcpu=native", "-Dtests=false", "-Dexamples=true", "-Dbench=true",
              "--", "benchmarks"]
     return all(subprocess.run(command, cwd=root, stdout=sys.stderr).returncode == 0
                for command in (packages, ninja))
