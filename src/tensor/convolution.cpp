@@ -54,6 +54,19 @@ void for_each_tap(const Windows& windows, std::int64_t channels, F f) {
 
 }  // namespace
 
+std::vector<std::int64_t> tap_offsets(const Windows& windows) {
+  const auto& [deep, vertical, horizontal] = windows;
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t z = 0; z < deep.reach(); z += deep.dilation) {
+    for (std::int64_t y = 0; y < vertical.reach(); y += vertical.dilation) {
+      for (std::int64_t x = 0; x < horizontal.reach(); x += horizontal.dilation) {
+        offsets.push_back((z * vertical.padded() + y) * horizontal.padded() + x);
+      }
+    }
+  }
+  return offsets;
+}
+
 template <class T>
 void pad(const Windows& windows, std::int64_t channels, const T* image, T* padded) {
   for_each_row(windows, channels, [&](std::int64_t from, std::int64_t to) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "lockstep/tensor/activation.hpp"
 #include "tensor/windows.hpp"
@@ -10,6 +11,9 @@
 namespace lockstep::kernels {
 
 inline constexpr std::int64_t slack = 16;
+
+/// Of the pixels that taps see in a padded image, from that which their window begins at.
+std::vector<std::int64_t> tap_offsets(const Windows& windows);
 
 /// Copies an image into the middle of a padded one, and leaves its padding as it is.
 template <class T>

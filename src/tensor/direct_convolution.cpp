@@ -10,29 +10,7 @@
 namespace lockstep::kernels {
 namespace {
 
-// Offsets in a padded image of f(axis) places along each axis, which are g(axis) pixels apart.
-template <class Count, class Step>
-std::vector<std::int64_t> grid(const Windows& windows, Count count, Step step) {
-  const auto& [deep, vertical, horizontal] = windows;
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t z = 0; z < count(deep); ++z) {
-    for (std::int64_t y = 0; y < count(vertical); ++y) {
-      const std::int64_t row = z * step(deep) * vertical.padded() + y * step(vertical);
-      for (std::int64_t x = 0; x < count(horizontal); ++x) {
-        offsets.push_back(row * horizontal.padded() + x * step(horizontal));
-      }
-    }
-  }
-  return offsets;
-}
-
-std::vector<std::int64_t> tap_offsets(const Windows& windows) {
-  return grid(
-      windows, [](const WindowAxis& axis) { return axis.kernel; },
-      [](const WindowAxis& axis) { return axis.dilation; });
-}
-
-// The same in an image that is cut into phases, one after the other.
+// tap_offsets() in an image that is cut into phases, one after the other.
 std::vector<std::int64_t> phased_tap_offsets(const Windows& windows) {
   const auto& [deep, vertical, horizontal] = windows;
   const Windows phase = windows.phase();
@@ -52,10 +30,19 @@ std::vector<std::int64_t> phased_tap_offsets(const Windows& windows) {
   return offsets;
 }
 
+// Of the pixels of a padded image that windows begin at.
 std::vector<std::int64_t> window_offsets(const Windows& windows) {
-  return grid(
-      windows, [](const WindowAxis& axis) { return axis.count(); },
-      [](const WindowAxis& axis) { return axis.stride; });
+  const auto& [deep, vertical, horizontal] = windows;
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t z = 0; z < deep.count(); ++z) {
+    for (std::int64_t y = 0; y < vertical.count(); ++y) {
+      const std::int64_t row = z * deep.stride * vertical.padded() + y * vertical.stride;
+      for (std::int64_t x = 0; x < horizontal.count(); ++x) {
+        offsets.push_back(row * horizontal.padded() + x * horizontal.stride);
+      }
+    }
+  }
+  return offsets;
 }
 
 // From the pixel that the first window begins at to that of the last one.

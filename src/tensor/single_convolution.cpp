@@ -19,17 +19,10 @@ constexpr std::int64_t lanes = 64 / static_cast<std::int64_t>(sizeof(T));
 template <class T>
 SingleConvolution<T>::SingleConvolution(const Windows& windows)
     : windows_(windows),
+      taps_(tap_offsets(windows)),
       // With what is read beyond its end.
       padded_(Tensor::zeros({windows.padded_pixels() + lanes<T>}, dtype_of<T>)) {
   const auto& [deep, vertical, horizontal] = windows;
-  for (std::int64_t z = 0; z < deep.kernel; ++z) {
-    for (std::int64_t y = 0; y < vertical.kernel; ++y) {
-      for (std::int64_t x = 0; x < horizontal.kernel; ++x) {
-        const std::int64_t row = z * deep.dilation * vertical.padded() + y * vertical.dilation;
-        taps_.push_back(row * horizontal.padded() + x * horizontal.dilation);
-      }
-    }
-  }
   for (std::int64_t z = 0; z < deep.count(); ++z) {
     for (std::int64_t y = 0; y < vertical.count(); ++y) {
       rows_.push_back((z * vertical.padded() + y) * horizontal.padded());
