@@ -40,7 +40,7 @@ void NamedOptimizer::update(const Parameter& parameter, double gradient_scale) {
 
 NamedOptimizer::PiecewiseStep NamedOptimizer::begin_step(const Parameter& parameter) {
   Entry& stepped = prepare(parameter);
-  PiecewiseStep step{.entry = static_cast<std::size_t>(&stepped - entries_.data()),
+  PiecewiseStep step{.entry = &index_.at(*stepped.name),
                      .scalars = stepped.scalars,
                      .fresh = (!stepped.exists || !stepped.live) && start(stepped)};
   ++stepped.steps;
@@ -49,7 +49,7 @@ NamedOptimizer::PiecewiseStep NamedOptimizer::begin_step(const Parameter& parame
 
 void NamedOptimizer::step_piece(const PiecewiseStep& step, std::int64_t begin,
                                 std::span<const std::byte> gradient, double gradient_scale) {
-  Entry& entry = entries_[step.entry];
+  Entry& entry = entries_[*step.entry];
   const Group& group = groups_[entry.group];
   // Each piece moves the scalars on as the whole would.
   std::array<double, optim::UpdateRule::max_scalars> scalars = step.scalars;
@@ -71,7 +71,7 @@ void NamedOptimizer::step_piece(const PiecewiseStep& step, std::int64_t begin,
 }
 
 void NamedOptimizer::end_step(const PiecewiseStep& step) {
-  Entry& entry = entries_[step.entry];
+  Entry& entry = entries_[*step.entry];
   const Group& group = groups_[entry.group];
   const std::size_t scalars = group.rule->scalars().size();
   if (scalars == 0) return;

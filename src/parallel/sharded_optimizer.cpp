@@ -77,13 +77,20 @@ void ShardedOptimizer::check_alike() const {
       {ErrorKind::state, fmt::format("the ranks have different optimizers: {}", difference)});
 }
 
-// Groups whose rule has come to need whole parameters, or needs them no more.
-bool ShardedOptimizer::cut_has_changed() const {
+// Whose rule may have come to need whole parameters, or to need them no more.
+void ShardedOptimizer::follow_groups() {
   std::size_t i = 0;
-  for (const ParamGroup& group : param_groups()) {
-    if (shards_->whole[i++] != steps_whole(group)) return true;
+  bool changed = false;
+  for (const ParamGroup& group : std::as_const(*this).param_groups()) {
+    changed |= shards_->whole[i++] != steps_whole(group);
   }
-  return false;
+  if (!changed) return;
+  if (shards_->in_reduction) {
+    throw_collective({ErrorKind::state,
+                      "a param group has come to step whole parameters, which a StepInReduction "
+                      "cannot do: it ends first"});
+  }
+  cut();
 }
 
 void ShardedOptimizer::cut(const std::vector<std::vector<const void*>>& blocks) {
@@ -159,6 +166,9 @@ void ShardedOptimizer::add_param_group(const ParamGroupOptions& options) {
   bool added = false;
   try {
     shards_->ranks.agree([&] {
+      if (shards_->in_reduction) {
+        throw StateError("a param group is added while a StepInReduction steps the others");
+      }
       NamedOptimizer::add_param_group(options);
       added = true;
     });
@@ -200,7 +210,7 @@ void ShardedOptimizer::agree(const std::function<void()>& work) const {
 bool ShardedOptimizer::update(double gradient_scale) {
   Shards& shards = *shards_;
   if (!shards.memory) return NamedOptimizer::update(gradient_scale);
-  if (cut_has_changed()) cut();
+  follow_groups();
   settle_values();
   bool any = false;
   shards.ranks.agree([&] {
@@ -215,7 +225,7 @@ bool ShardedOptimizer::update(double gradient_scale) {
 void ShardedOptimizer::update(const Parameter& parameter, double gradient_scale) {
   Shards& shards = *shards_;
   if (!shards.memory) return NamedOptimizer::update(parameter, gradient_scale);
-  if (cut_has_changed()) cut();
+  follow_groups();
   settle_values();
   const std::size_t index = shards.index_of.at(parameter.identity());
   shards.ranks.agree([&] {

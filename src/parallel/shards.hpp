@@ -44,6 +44,7 @@ struct ShardedOptimizer::Shards {
   ShardPlan plan;
   std::vector<comm::RangeGather::Ranges> ranges;
   std::optional<comm::RangeGather> memory;
+  bool in_reduction = false;  // steps take place there, by blocks of the plan
 };
 
 }  // namespace lockstep

@@ -16,6 +16,7 @@ class ShardedOptimizer::Stepper : public BucketStepper {
  public:
   Stepper(ShardedOptimizer& optimizer, double gradient_scale)
       : optimizer_(optimizer), gradient_scale_(gradient_scale) {}
+  ~Stepper() { shards().in_reduction = false; }
 
   void check(const std::vector<Parameter>& parameters) const {
     optimizer_.check_step();
@@ -75,6 +76,7 @@ void ShardedOptimizer::Stepper::plan(const std::vector<Block>& blocks) {
     for (const Parameter& parameter : block) of_block.push_back(parameter.identity());
   }
   optimizer_.cut(identities);
+  shards().in_reduction = true;
   optimizer_.settle_values();
   blocks_.clear();
   for (const Block& block : blocks) {
@@ -100,6 +102,7 @@ comm::LineRange ShardedOptimizer::Stepper::part(std::size_t block, int rank) con
 }
 
 void ShardedOptimizer::Stepper::begin(std::size_t block, std::size_t parameter, bool steps) {
+  if (parameter == 0) optimizer_.follow_groups();
   Item& item = blocks_[block][parameter];
   item.under_way.reset();
   if (!steps) return;

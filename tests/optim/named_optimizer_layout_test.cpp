@@ -220,6 +220,38 @@ TEST(Layout, borrowed_parameters_train_as_owned_ones_in_place) {
   EXPECT_EQ(b[0], expected[1].parameter.value().data<float>()[0]);
 }
 
+// The step of another parameter puts entries in order anew where its value has moved.
+TEST(Layout, pieces_of_a_step_find_their_parameter_when_others_move) {
+  struct Pieces : NamedOptimizer {
+    using NamedOptimizer::begin_step, NamedOptimizer::step_piece, NamedOptimizer::NamedOptimizer;
+  };
+  const auto bytes_of = [](const Tensor& numbers) {
+    return std::span(static_cast<const std::byte*>(numbers.raw()), numbers.bytes());
+  };
+  const std::vector<NamedParameter> expected = small_parameters();
+  Tensor memory = Tensor::zeros({48});
+  const auto copied = [&memory](const Tensor& value, std::int64_t begin) {
+    Tensor copy = memory.window(begin, value.shape());
+    copy.copy_from(value);
+    return copy;
+  };
+  Parameter a(copied(expected[0].parameter.value(), 16));
+  Parameter b(copied(expected[1].parameter.value(), 32));
+  const std::vector<NamedParameter> found{{"a", a}, {"b", b}};
+  NamedOptimizer reference({expected[0], expected[1]}, Adam());
+  Pieces optimizer(found, Adam());
+  train(reference, expected, 2);
+  train(optimizer, found, 1);
+  set_gradients(found, 1);
+  const auto step_of_a = optimizer.begin_step(a);
+  b.rebind_value(memory.window(0, b.shape()), true);
+  const auto step_of_b = optimizer.begin_step(b);
+  optimizer.step_piece(step_of_a, 0, bytes_of(a.grad()), 1);
+  optimizer.step_piece(step_of_b, 0, bytes_of(b.grad()), 1);
+  EXPECT_TRUE(
+      bit_equal(snapshot(reference, {expected[0], expected[1]}), snapshot(optimizer, found)));
+}
+
 TEST(Layout, a_frozen_parameter_neither_moves_nor_changes_its_state) {
   std::vector<NamedParameter> parameters = small_parameters();
   NamedOptimizer optimizer(parameters, Adam({.weight_decay = 0.1}));

@@ -125,6 +125,35 @@ TEST(StepInReduction, is_refused_where_it_cannot_be_exact) {
   EXPECT_TRUE(throws<OptionError>([&] { StepInReduction(reducer, fewer); }, "no group"));
 }
 
+TEST(StepInReduction, refuses_groups_that_change_meanwhile) {
+  if (world().size() == 1) return;
+  for (const bool steps : {false, true}) {
+    DrawnTraining training;
+    const NamedParameter other{"other", Parameter(Tensor::zeros({5}))};
+    std::vector<NamedParameter> known = training.parameters;
+    known.push_back(other);
+    GradientReducer reducer(training.parameters, world());
+    ShardedOptimizer optimizer(known, optim::LAMB({.adapt = false}),
+                               {{.params = {"scalar", "empty", "?.*"}}}, world());
+    const StepInReduction in_reduction(reducer, optimizer);
+    training.backward(0, reducer);
+    EXPECT_TRUE(throws<StateError>([&] { optimizer.add_param_group({.params = "other"}); },
+                                   "a param group is added"));
+    training.backward(1, reducer);
+    const StateDict before = training.values();
+    optimizer.param_groups().front().set({{"adapt", true}});
+    EXPECT_TRUE(throws<StateError>(
+        [&] {
+          if (!steps) return training.backward(2, reducer);
+          training.parameter("scalar").mutable_grad();
+          optimizer.step();
+        },
+        "whole parameters"));
+    EXPECT_TRUE(same(training.values(), before));
+    world().barrier();
+  }
+}
+
 TEST(StepInReduction, leaves_a_reduction_unusable_in_the_course_of_which_it_ends) {
   if (world().size() == 1) return;
   for (const Arrangement& arrangement : arrangements()) {
@@ -142,6 +171,7 @@ TEST(StepInReduction, leaves_a_reduction_unusable_in_the_course_of_which_it_ends
           named->parameter.mutable_grad().fill(1);
           reducer.mark_ready(named->parameter);
         }
+        world().barrier();  // else one may still mark a gradient ready, which throws as well
         in_reduction.reset();
         EXPECT_TRUE(throws<StateError>([&] { reducer.finish(); }, "StepInReduction"));
         world().barrier();

@@ -90,7 +90,7 @@ class NamedOptimizer : public KeyedOptimizer {
 
   /// A step of one parameter whose gradient comes in pieces.
   struct PiecewiseStep {
-    std::size_t entry = 0;
+    const std::size_t* entry = nullptr;  // in index_, since the steps of others move entries
     std::array<double, optim::UpdateRule::max_scalars> scalars = {};  // as they are before it
     bool fresh = false;
   };

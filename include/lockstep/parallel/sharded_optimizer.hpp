@@ -68,7 +68,7 @@ class ShardedOptimizer : public NamedOptimizer {
   class [[gnu::visibility("hidden")]] Stepper;
 
   void check_alike() const;
-  bool cut_has_changed() const;
+  void follow_groups();
   void cut(const std::vector<std::vector<const void*>>& blocks = {});
   void settle_values();
 

@@ -17,7 +17,8 @@ namespace lockstep {
 /// used while it is in the cache, and is nowhere else: after a backward there are no gradients. Those of this rank
 /// need memory of a few buckets alone where GradientReducerOptions::keep_gradients is false.
 ///
-/// Each reduction is a step; hooks of the optimizer around steps are not called, and there is no clipping. One
+/// Each reduction is a step; hooks of the optimizer around steps are not called, there is no clipping, and no param
+/// group is added or comes to step whole parameters meanwhile, which is a StateError on all ranks. A reduction
 /// that ends by an exception has stepped the parameters of those buckets that all ranks had come to before. The graph of such a
 /// backward must not be used again, nor what shares a parameter's memory, as detach() does, go into a loss
 /// beside the parameter.
