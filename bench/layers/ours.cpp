@@ -13,27 +13,57 @@ using namespace lockstep;
 
 namespace {
 
-/// Milliseconds of the layer's output for random numbers of that shape, or for indices below `rows`, and of the
-/// gradients of its sum by parameters and numbers.
+const Shape images{16, 64, 28, 28}, rows{512, 1024};
+
+Tensor drawn_numbers(const Shape& shape) {
+  Tensor numbers = Tensor::empty(shape);
+  fill_normal(numbers, RandomKey(2), 0, 1);
+  return numbers;
+}
+
+Tensor drawn_indices(const Shape& shape, std::uint64_t end) {
+  Tensor indices = Tensor::empty(shape, DType::i64);
+  std::uint64_t i = 0;
+  for (std::int64_t& index : indices.span<std::int64_t>()) {
+    index = static_cast<std::int64_t>(RandomKey(2).below(end, i++));
+  }
+  return indices;
+}
+
+/// Milliseconds of what that computes of x, and of the gradients of it.
+template <class Loss>
+bench::Case timed(Loss loss) {
+  return [=](double seconds) -> bench::Measurement {
+    return {1e3 * bench::median_times(seconds, {[&] { loss().backward(); }})[0]};
+  };
+}
+
+/// The layer's output for random numbers of that shape, or for indices below `end`, and the gradients of its sum by
+/// parameters and numbers.
 template <class Layer>
-bench::SetUp layer(Layer made, Shape input, std::int64_t rows = 0) {
+bench::SetUp layer(Layer made, Shape input, std::uint64_t end = 0) {
   return [=] {
     auto module = std::make_shared<Layer>(made);
     module->initialize(1);
-    Tensor numbers = Tensor::empty(input, rows > 0 ? DType::i64 : DType::f32);
-    if (rows > 0) {
-      std::uint64_t i = 0;
-      for (std::int64_t& index : numbers.span<std::int64_t>()) {
-        index =
-            static_cast<std::int64_t>(RandomKey(2).below(static_cast<std::uint64_t>(rows), i++));
-      }
-    } else {
-      fill_normal(numbers, RandomKey(2), 0, 1);
-    }
-    const Variable x(numbers, rows == 0);
-    return [=](double seconds) -> bench::Measurement {
-      return {1e3 * bench::median_times(seconds, {[&] { sum((*module)(x)).backward(); }})[0]};
-    };
+    const Variable x(end > 0 ? drawn_indices(input, end) : drawn_numbers(input), end == 0);
+    return timed([=] { return sum((*module)(x)); });
+  };
+}
+
+/// A loss of random numbers by targets from 0 to 1, and its gradient.
+bench::SetUp loss(Variable (*of)(const Variable&, const Variable&)) {
+  return [of] {
+    Tensor target = Tensor::empty(rows);
+    fill_uniform(target, RandomKey(3), 0, 1);
+    return timed(
+        [of, x = Variable(drawn_numbers(rows), true), y = Variable(target)] { return of(x, y); });
+  };
+}
+/// By labels.
+bench::SetUp loss(Variable (*of)(const Variable&, const Tensor&)) {
+  return [of] {
+    return timed([of, x = Variable(drawn_numbers(rows), true),
+                  labels = drawn_indices({rows[0]}, 1024)] { return of(x, labels); });
   };
 }
 
@@ -42,7 +72,6 @@ bench::SetUp layer(Layer made, Shape input, std::int64_t rows = 0) {
 int main(int argc, char** argv) {
   const mpi::Environment mpi(argc, argv);
   return mpi.run([] {
-    const Shape images{16, 64, 28, 28}, rows{512, 1024};
     const std::map<std::string, bench::SetUp> cases{
         {"linear", layer(nn::Linear(512, 512), {256, 512})},
         {"conv1d", layer(nn::Conv1d(32, 64, 5, {.padding = 2}), {32, 32, 256})},
@@ -54,6 +83,10 @@ int main(int argc, char** argv) {
         {"conv3d", layer(nn::Conv3d(8, 16, 3, {.padding = 1}), {4, 8, 16, 16, 16})},
         {"conv_transpose2d",
          layer(nn::ConvTranspose2d(64, 32, 4, {.stride = 2, .padding = 1}), {16, 64, 14, 14})},
+        {"residual", layer(nn::Residual(nn::Sequential(
+                               nn::Conv2d(64, 64, 3, {.padding = 1}), nn::BatchNorm(64), nn::ReLU(),
+                               nn::Conv2d(64, 64, 3, {.padding = 1}), nn::BatchNorm(64))),
+                           images)},
         {"max_pool2d", layer(nn::MaxPool2d(2), images)},
         {"max_pool2d-overlapping", layer(nn::MaxPool2d(3, {.stride = 2, .padding = 1}), images)},
         {"avg_pool2d", layer(nn::AvgPool2d(2), images)},
@@ -76,7 +109,14 @@ int main(int argc, char** argv) {
         {"leaky_relu", layer(nn::LeakyReLU(), rows)},
         {"relu", layer(nn::ReLU(), rows)},
         {"softmax", layer(nn::Softmax(), rows)},
-        {"dropout", layer(nn::Dropout(0.5), rows)}};
+        {"dropout", layer(nn::Dropout(0.5), rows)},
+        {"mean_squared_error", loss(mean_squared_error)},
+        {"l1_loss", loss(l1_loss)},
+        {"huber_loss", loss([](const Variable& x, const Variable& y) { return huber_loss(x, y); })},
+        {"kl_divergence", loss(kl_divergence)},
+        {"nll_loss", loss(nll_loss)},
+        {"cross_entropy", loss(cross_entropy)},
+        {"binary_cross_entropy", loss(binary_cross_entropy)}};
     bench::serve(Communicator(MPI_COMM_WORLD), cases);
     return 0;
   });

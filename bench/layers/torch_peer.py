@@ -6,6 +6,7 @@ import sys
 try:
     import torch
     from torch import nn
+    from torch.nn import functional
 except ImportError as error:
     sys.exit(f"torch is missing for {sys.executable} (Debian package python3-torch): {error}")
 
@@ -24,6 +25,15 @@ class First(nn.Module):
         return self.module(*[x] * 3, need_weights=False)[0] if self.itself else self.module(x)[0]
 
 
+class Residual(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
 def layer(make, *shape, rows=0):
     def set_up():
         module = make()
@@ -31,6 +41,19 @@ def layer(make, *shape, rows=0):
         return lambda seconds: 1e3 * peer.median_time(seconds, lambda: module(x).sum().backward())
 
     return set_up
+
+
+def loss(of, *, labels=False):
+    def set_up():
+        x = torch.randn(rows, requires_grad=True)
+        target = torch.randint(rows[1], rows[:1]) if labels else torch.rand(rows)
+        return lambda seconds: 1e3 * peer.median_time(seconds, lambda: of(x, target).backward())
+
+    return set_up
+
+
+def convolution():
+    return nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64))
 
 
 torch.set_num_threads(1)
@@ -45,6 +68,7 @@ peer.serve(f"torch {torch.__version__}", {
     "conv2d-1x1": layer(lambda: nn.Conv2d(64, 64, 1), *images),
     "conv3d": layer(lambda: nn.Conv3d(8, 16, 3, padding=1), 4, 8, 16, 16, 16),
     "conv_transpose2d": layer(lambda: nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), 16, 64, 14, 14),
+    "residual": layer(lambda: Residual(nn.Sequential(convolution(), nn.ReLU(), convolution())), *images),
     "max_pool2d": layer(lambda: nn.MaxPool2d(2), *images),
     "max_pool2d-overlapping": layer(lambda: nn.MaxPool2d(3, stride=2, padding=1), *images),
     "avg_pool2d": layer(lambda: nn.AvgPool2d(2), *images),
@@ -66,4 +90,11 @@ peer.serve(f"torch {torch.__version__}", {
     "relu": layer(nn.ReLU, *rows),
     "softmax": layer(lambda: nn.Softmax(-1), *rows),
     "dropout": layer(lambda: nn.Dropout(0.5), *rows),
+    "mean_squared_error": loss(functional.mse_loss),
+    "l1_loss": loss(functional.l1_loss),
+    "huber_loss": loss(functional.huber_loss),
+    "kl_divergence": loss(lambda x, target: functional.kl_div(x, target, reduction="batchmean")),
+    "nll_loss": loss(functional.nll_loss, labels=True),
+    "cross_entropy": loss(functional.cross_entropy, labels=True),
+    "binary_cross_entropy": loss(functional.binary_cross_entropy_with_logits),
 })

@@ -6,6 +6,7 @@
 
 #include "autograd/elementwise.hpp"
 #include "lockstep/core/error.hpp"
+#include "tensor/activations.hpp"
 #include "tensor/kernels.hpp"
 
 namespace lockstep {
@@ -97,13 +98,14 @@ Variable huber_loss(const Variable& prediction, const Variable& target, double d
   if (!(delta > 0)) {
     throw OptionError(fmt::format("huber_loss: expected delta > 0, found {}", delta));
   }
-  const auto value = [delta]<class T>(T d) {
-    const T limit = static_cast<T>(delta), distance = std::abs(d);
-    return distance <= limit ? d * d / 2 : limit * (distance - limit / 2);
-  };
+  // The difference where it is within delta, and delta with its sign elsewhere; NaN stays NaN.
   const auto slope = [delta]<class T>(T d) {
-    const T limit = static_cast<T>(delta);
-    return std::abs(d) <= limit ? d : limit * sign(d);
+    const T limit = static_cast<T>(delta), below = d > limit ? limit : d;
+    return below < -limit ? -limit : below;
+  };
+  const auto value = [slope]<class T>(T d) {
+    const T within = slope(d);
+    return within * (d - within / 2);
   };
   return mean_of_difference("huber_loss", prediction, target, value, slope);
 }
@@ -197,22 +199,29 @@ Variable cross_entropy(const Variable& logits, const Tensor& labels) {
 
 Variable binary_cross_entropy(const Variable& logits, const Variable& target) {
   check_same(logits.value(), target.value(), "binary_cross_entropy");
-  const auto value = []<class T>(T x, T y) {
-    return (x > 0 ? x : T{0}) - x * y + std::log1p(std::exp(-std::abs(x)));
-  };
-  const double factor = one_over(logits.size());
+  // ln(1 + e^-|x|)
+  Tensor rest = elementwise([](auto x) { return -std::abs(x); }, logits.value());
+  dispatch_kernel(rest.dtype(), [&]<class T>() {
+    kernels::softplus(rest.size(), T{1}, rest.data<T>(), rest.data<T>());
+  });
+  const Tensor values = elementwise(
+      []<class T>(T x, T y, T logarithm) { return (x > 0 ? x : T{0}) - x * y + logarithm; },
+      logits.value(), target.value(), rest);
+  const double factor = one_over(values.size());
   return record(
-      Tensor::full({}, factor * total(elementwise(value, logits.value(), target.value())),
-                   logits.dtype()),
-      {logits, target},
+      Tensor::full({}, factor * total(values), values.dtype()), {logits, target},
       [x = logits.value(), y = target.value(), factor](const Tensor& gradient, Slots slots) {
         const double scale = factor * gradient.item();
-        receive(
-            slots[0],
-            [scale]<class T>(T logit, T wanted) {
-              return static_cast<T>(scale) * (1 / (1 + std::exp(-logit)) - wanted);
-            },
-            x, y);
+        if (slots[0].wanted()) {
+          Tensor sigmoid = Tensor::empty(x.shape(), x.dtype());
+          dispatch_kernel(x.dtype(), [&]<class T>() {
+            kernels::activate(Activation::sigmoid, x.size(), x.data<T>(), sigmoid.data<T>());
+          });
+          const auto slope = [scale]<class T>(T probability, T wanted) {
+            return static_cast<T>(scale) * (probability - wanted);
+          };
+          receive(slots[0], slope, sigmoid, y);
+        }
         receive(
             slots[1], [scale]<class T>(T logit) { return -static_cast<T>(scale) * logit; }, x);
       });

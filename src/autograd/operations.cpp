@@ -65,30 +65,48 @@ Variable operator/(const Variable& a, const Variable& b) {
                 });
 }
 
-Variable operator-(const Variable& x) { return x * -1.0; }
+namespace {
+
+// f(x) of a linear f, whose derivative needs no x.
+template <class F, class Derivative>
+Variable linear_function(const Variable& x, F f, Derivative derivative) {
+  return record(elementwise(f, x.value()), {x}, [derivative](const Tensor& gradient, Slots slots) {
+    receive(slots[0], derivative, gradient);
+  });
+}
+
+}  // namespace
+
+Variable operator-(const Variable& x) {
+  const auto negative = [](auto v) { return -v; };
+  return linear_function(x, negative, negative);
+}
 
 Variable operator+(const Variable& x, double scalar) {
-  return unary(
-      x, elementwise([scalar](auto v) { return v + static_cast<decltype(v)>(scalar); }, x.value()),
-      [](auto v, auto) { return decltype(v){1}; });
+  const auto sum = [scalar](auto v) { return v + static_cast<decltype(v)>(scalar); };
+  return record(elementwise(sum, x.value()), {x},
+                [](const Tensor& gradient, Slots slots) { slots[0].pass(gradient); });
 }
 
 Variable operator+(double scalar, const Variable& x) { return x + scalar; }
 Variable operator-(const Variable& x, double scalar) { return x + -scalar; }
-Variable operator-(double scalar, const Variable& x) { return x * -1.0 + scalar; }
+
+Variable operator-(double scalar, const Variable& x) {
+  return linear_function(
+      x, [scalar](auto v) { return static_cast<decltype(v)>(scalar) - v; },
+      [](auto g) { return -g; });
+}
 
 Variable operator*(const Variable& x, double scalar) {
-  return unary(
-      x, elementwise([scalar](auto v) { return v * static_cast<decltype(v)>(scalar); }, x.value()),
-      [scalar](auto v, auto) { return static_cast<decltype(v)>(scalar); });
+  const auto product = [scalar](auto v) { return v * static_cast<decltype(v)>(scalar); };
+  return linear_function(x, product, product);
 }
 
 Variable operator*(double scalar, const Variable& x) { return x * scalar; }
 
 Variable operator/(const Variable& x, double scalar) {
-  return unary(
-      x, elementwise([scalar](auto v) { return v / static_cast<decltype(v)>(scalar); }, x.value()),
-      [scalar](auto v, auto) { return 1 / static_cast<decltype(v)>(scalar); });
+  const auto quotient = [scalar](auto v) { return v / static_cast<decltype(v)>(scalar); };
+  return linear_function(x, quotient, quotient);
 }
 
 Variable exp(const Variable& x) {

@@ -66,6 +66,12 @@ struct Blocks {
     }
   }
   template <class T>
+  void get_added(const T* whole, T* range) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      kernels::add_scaled(part, T{1}, whole + i * size + offset, range + i * part);
+    }
+  }
+  template <class T>
   void add(const T* range, T* whole) const {
     for (std::int64_t i = 0; i < count; ++i) {
       kernels::add_scaled(part, T{1}, range + i * part, whole + i * size + offset);
@@ -133,9 +139,7 @@ Variable concatenate(const std::vector<Variable>& parts, std::size_t axis) {
       slots[i].receive([&](Tensor& target, bool accumulate) {
         dispatch_kernel(gradient.dtype(), [&]<class T>() {
           if (!accumulate) return blocks[i].get(gradient.data<T>(), target.data<T>());
-          Tensor range = Tensor::empty(target.shape(), target.dtype());
-          blocks[i].get(gradient.data<T>(), range.data<T>());
-          kernels::add_scaled(range.size(), T{1}, std::as_const(range).data<T>(), target.data<T>());
+          blocks[i].get_added(gradient.data<T>(), target.data<T>());
         });
       });
     }
@@ -144,26 +148,62 @@ Variable concatenate(const std::vector<Variable>& parts, std::size_t axis) {
 
 namespace {
 
-// Calls f(element of the result, element of x) for each, where axis i of the result is axis order[i] of x.
+// Calls f(element of the result, element of x) for each, where axis i of the result is axis order[i] of x: in rectangles
+// of the two axes along which neighbours are neighbours, there and here, so that lines of both stay in the cache.
 template <class F>
 void for_each_permuted(const Shape& x, const std::vector<std::size_t>& order, F f) {
-  const std::size_t rank = order.size();
-  Extents strides{}, extents{}, steps{}, index{};
+  if (x.size() == 0) return;
+  struct Axis {
+    std::int64_t extent = 1, from = 0, to = 0;  // and how far one step goes
+  };
+  Extents strides{};
   std::int64_t stride = 1;
-  for (std::size_t axis = rank; axis-- > 0; stride *= x[axis]) strides[axis] = stride;
-  for (std::size_t axis = 0; axis < rank; ++axis) {
-    extents[axis] = x[order[axis]];
-    steps[axis] = strides[order[axis]];
+  for (std::size_t axis = x.rank(); axis-- > 0; stride *= x[axis]) strides[axis] = stride;
+  std::vector<Axis> axes;  // of the result, those that stay neighbours as one
+  for (const std::size_t axis : order) {
+    if (x[axis] == 1) continue;
+    if (axes.empty() || axes.back().from != strides[axis] * x[axis]) axes.emplace_back();
+    axes.back().extent *= x[axis];
+    axes.back().from = strides[axis];
   }
-  const std::int64_t count = x.size();
-  std::int64_t from = 0;
-  for (std::int64_t to = 0; to < count; ++to) {
-    f(to, from);
-    for (std::size_t axis = rank; axis-- > 0;) {
-      from += steps[axis];
-      if (++index[axis] < extents[axis]) break;
-      from -= steps[axis] * extents[axis];
-      index[axis] = 0;
+  stride = 1;
+  for (auto axis = axes.rbegin(); axis != axes.rend(); stride *= (axis++)->extent) {
+    axis->to = stride;
+  }
+  const auto take = [&axes](std::int64_t Axis::*step) {
+    const auto next = std::find_if(axes.begin(), axes.end(),
+                                   [step](const Axis& axis) { return axis.*step == 1; });
+    if (next == axes.end()) return Axis();
+    const Axis taken = *next;
+    axes.erase(next);
+    return taken;
+  };
+  const Axis row = take(&Axis::to), column = row.from == 1 ? Axis() : take(&Axis::from);
+  // Lines that are a power of two apart share few places in a cache, hence no more of them at a time.
+  const std::int64_t lines = column.extent == 1 ? row.extent : 8, numbers = 16;
+
+  std::int64_t planes = 1;
+  for (const Axis& axis : axes) planes *= axis.extent;
+  Extents index{};
+  for (std::int64_t plane = 0, to = 0, from = 0; plane < planes; ++plane) {
+    for (std::int64_t j = 0; j < row.extent; j += lines) {
+      const std::int64_t j_end = std::min(j + lines, row.extent);
+      for (std::int64_t i = 0; i < column.extent; i += numbers) {
+        const std::int64_t i_end = std::min(i + numbers, column.extent);
+        for (std::int64_t k = i; k < i_end; ++k) {
+          for (std::int64_t l = j; l < j_end; ++l) {
+            f(to + k * column.to + l, from + k + l * row.from);
+          }
+        }
+      }
+    }
+    for (std::size_t i = axes.size(); i-- > 0;) {
+      to += axes[i].to;
+      from += axes[i].from;
+      if (++index[i] < axes[i].extent) break;
+      to -= axes[i].to * axes[i].extent;
+      from -= axes[i].from * axes[i].extent;
+      index[i] = 0;
     }
   }
 }
@@ -189,13 +229,15 @@ Variable permute(const Variable& x, const std::vector<std::size_t>& order) {
                       [to = result.data<T>(), from = x.value().data<T>()](
                           std::int64_t i, std::int64_t j) { to[i] = from[j]; });
   });
-  return record(result, {x}, [shape, order](const Tensor& gradient, Slots slots) {
+  std::vector<std::size_t> inverse(order.size());
+  for (std::size_t axis = 0; axis < order.size(); ++axis) inverse[order[axis]] = axis;
+  return record(result, {x}, [inverse](const Tensor& gradient, Slots slots) {
     slots[0].receive([&](Tensor& target, bool accumulate) {
       dispatch_kernel(gradient.dtype(), [&]<class T>() {
-        for_each_permuted(shape, order,
-                          [from = gradient.data<T>(), to = target.data<T>(), accumulate](
+        for_each_permuted(gradient.shape(), inverse,
+                          [to = target.data<T>(), from = gradient.data<T>(), accumulate](
                               std::int64_t i, std::int64_t j) {
-                            to[j] = accumulate ? to[j] + from[i] : from[i];
+                            to[i] = accumulate ? to[i] + from[j] : from[j];
                           });
       });
     });

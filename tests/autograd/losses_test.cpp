@@ -1,5 +1,6 @@
 #include "lockstep/autograd/losses.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -71,6 +72,44 @@ TEST(Losses, of_large_logits_are_finite) {
   const Variable logits(Tensor::from(Numbers{1e4, 0, -1e4}, {1, 3}), true);
   EXPECT_EQ(log_softmax(logits).value().span<double>()[2], -2e4);
   EXPECT_EQ(softmax(logits).value().span<double>()[0], 1);
+}
+
+// By the same formulas in long double, to within 4 units of the last place of a mean of one.
+TEST(Losses, are_exact_where_terms_cancel_or_the_form_changes) {
+  for (const double x : {-745.0, -30.0, -1.0, -1e-9, -0.0, 1e-9, 0.5, 1.0, 17.0, 36.0, 700.0}) {
+    for (const double y : {0.0, 0.3, 1.0}) {
+      const long double logit = x, wanted = y;
+      const long double expected =
+          std::max(logit, 0.0L) - logit * wanted + std::log1p(std::exp(-std::abs(logit)));
+      EXPECT_DOUBLE_EQ(binary_cross_entropy(vector({x}), vector({y})).value().item(),
+                       static_cast<double>(expected))
+          << x << " " << y;
+      const Variable variable(Tensor::from(Numbers{x}, {1}), true);
+      binary_cross_entropy(variable, vector({y})).backward();
+      EXPECT_NEAR(variable.grad().item(), static_cast<double>(1 / (1 + std::exp(-logit)) - wanted),
+                  5e-16)
+          << x << " " << y;
+    }
+    for (const double delta : {1e-9, 0.5, 1.0, 17.0}) {
+      const double size = std::abs(x);
+      const double expected = size <= delta ? x * x / 2 : delta * (size - delta / 2);
+      EXPECT_DOUBLE_EQ(huber_loss(vector({x}), vector({0}), delta).value().item(), expected);
+      const Variable variable(Tensor::from(Numbers{x}, {1}), true);
+      huber_loss(variable, vector({0}), delta).backward();
+      EXPECT_EQ(variable.grad().item(), std::clamp(x, -delta, delta));
+    }
+  }
+}
+
+TEST(Losses, of_a_nan_are_nan) {
+  const Variable nan(Tensor::full({3}, std::numeric_limits<double>::quiet_NaN(), DType::f64), true);
+  const Variable y = vector({1, 0, 1});
+  for (const Variable& loss : {l1_loss(nan, y), huber_loss(nan, y), binary_cross_entropy(nan, y),
+                               mean_squared_error(nan, y)}) {
+    EXPECT_TRUE(std::isnan(loss.value().item()));
+  }
+  huber_loss(nan, y).backward();
+  EXPECT_TRUE(std::isnan(nan.grad().span<double>()[2]));
 }
 
 TEST(Losses, of_nothing_are_zero) {

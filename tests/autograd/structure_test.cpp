@@ -1,5 +1,6 @@
 #include "lockstep/autograd/structure.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "lockstep/core/error.hpp"
@@ -102,6 +103,47 @@ TEST(Permute, moves_axes) {
   for (const std::vector<std::size_t>& order :
        {std::vector<std::size_t>{0}, {0, 0}, {0, 2}, {0, 1, 2}}) {
     EXPECT_TRUE(throws<ShapeError>([&] { permute(x, order); }, "each axis", "(2, 3)"));
+  }
+}
+
+// In rectangles, whose edges are within axes, on them, or beyond.
+TEST(Permute, moves_axes_of_any_extent_in_any_order) {
+  for (const Shape& shape : {Shape{}, Shape{7}, Shape{16, 33}, Shape{1, 40}, Shape{17, 1, 16},
+                             Shape{3, 20, 5}, Shape{2, 17, 3, 18}, Shape{2, 1, 5, 1, 19}}) {
+    const Variable x = count(shape);
+    std::vector<std::size_t> order(shape.rank());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    do {
+      std::vector<std::size_t> back(order.size());
+      for (std::size_t i = 0; i < order.size(); ++i) back[order[i]] = i;
+      const Variable y = permute(x, order);
+      ASSERT_EQ(values(permute(y, back)), values(x));
+      // Element by element.
+      std::vector<std::int64_t> index(order.size());
+      for (const double found : values(y)) {
+        std::int64_t expected = 0;
+        for (std::size_t axis = 0; axis < order.size(); ++axis) {
+          expected = expected * shape[axis] + index[back[axis]];
+        }
+        ASSERT_EQ(found, static_cast<double>(expected)) << to_string(shape);
+        for (std::size_t i = order.size(); i-- > 0;) {
+          if (++index[i] < y.shape()[i]) break;
+          index[i] = 0;
+        }
+      }
+    } while (std::next_permutation(order.begin(), order.end()));
+  }
+}
+
+TEST(Permute, adds_up_gradients) {
+  const Variable x(uniform({19, 18}, 1), true);
+  const Variable factor = uniform({18, 19}, 2);
+  sum(permute(x, {1, 0}) * factor + permute(x, {1, 0}) * factor).backward();
+  const Numbers of_factor = values(factor);
+  for (std::size_t i = 0; i < 19; ++i) {
+    for (std::size_t j = 0; j < 18; ++j) {
+      ASSERT_EQ(x.grad().span<double>()[i * 18 + j], 2 * of_factor[j * 19 + i]);
+    }
   }
 }
 
