@@ -225,7 +225,7 @@ class Peer(unittest.TestCase):
 
 class Command(unittest.TestCase):
     def run_bench(self, *arguments):
-        return subprocess.run([sys.executable, ROOT / "scripts" / "bench", *arguments],
+        return subprocess.run([ROOT / "scripts" / "bench", *arguments],
                               capture_output=True, text=True, timeout=60)
 
     def test_help_lists_the_benchmarks(self):
