@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch_ranks.join("localhost", "lo")
+    torch_ranks.join("127.0.0.1", "lo")
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     images, labels = read_split(options.data, "train")
     test_images, test_labels = read_split(options.data, "t10k")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 torch.set_num_threads(1)
-torch_ranks.join("localhost", "lo")
+torch_ranks.join("127.0.0.1", "lo")
 replica = nn.parallel.DistributedDataParallel(nn.Linear(8, 8))
 optimizer = torch.optim.SGD(replica.parameters(), lr=0.1)
 replica(torch.ones(5, 8)).sum().backward()
