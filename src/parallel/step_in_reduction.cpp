@@ -16,7 +16,10 @@ class ShardedOptimizer::Stepper : public BucketStepper {
  public:
   Stepper(ShardedOptimizer& optimizer, double gradient_scale)
       : optimizer_(optimizer), gradient_scale_(gradient_scale) {}
-  ~Stepper() { shards().in_reduction = false; }
+  ~Stepper() {
+    // One that is refused has planned nothing, and another may step.
+    if (planned_) shards().in_reduction = false;
+  }
 
   void check(const std::vector<Parameter>& parameters) const {
     optimizer_.check_step();
@@ -64,6 +67,7 @@ class ShardedOptimizer::Stepper : public BucketStepper {
 
   ShardedOptimizer& optimizer_;
   double gradient_scale_;
+  bool planned_ = false;
   std::vector<std::vector<Item>> blocks_;
   std::vector<int> remote_;                        // ranks of other nodes
   std::vector<comm::RangeGather::Ranges> ranges_;  // of theirs, in a block
@@ -76,7 +80,7 @@ void ShardedOptimizer::Stepper::plan(const std::vector<Block>& blocks) {
     for (const Parameter& parameter : block) of_block.push_back(parameter.identity());
   }
   optimizer_.cut(identities);
-  shards().in_reduction = true;
+  shards().in_reduction = planned_ = true;
   optimizer_.settle_values();
   blocks_.clear();
   for (const Block& block : blocks) {

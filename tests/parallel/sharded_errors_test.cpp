@@ -137,6 +137,7 @@ TEST(StepInReduction, refuses_groups_that_change_meanwhile) {
                                {{.params = {"scalar", "empty", "?.*"}}}, world());
     const StepInReduction in_reduction(reducer, optimizer);
     training.backward(0, reducer);
+    EXPECT_TRUE(throws<StateError>([&] { StepInReduction(reducer, optimizer); }, "already"));
     EXPECT_TRUE(throws<StateError>([&] { optimizer.add_param_group({.params = "other"}); },
                                    "a param group is added"));
     training.backward(1, reducer);
@@ -152,6 +153,17 @@ TEST(StepInReduction, refuses_groups_that_change_meanwhile) {
     EXPECT_TRUE(same(training.values(), before));
     world().barrier();
   }
+}
+
+TEST(StepInReduction, tells_all_ranks_of_a_group_that_changes_on_one) {
+  if (world().size() == 1) return;
+  DrawnTraining training;
+  GradientReducer reducer(training.parameters, world());
+  ShardedOptimizer optimizer(training.parameters, optim::LAMB({.adapt = false}), world());
+  const StepInReduction in_reduction(reducer, optimizer);
+  if (world().rank() == 1) optimizer.param_groups().front().set({{"adapt", true}});
+  EXPECT_TRUE(throws<StateError>([&] { training.backward(0, reducer); }, "whole parameters"));
+  world().barrier();
 }
 
 TEST(StepInReduction, leaves_a_reduction_unusable_in_the_course_of_which_it_ends) {
